@@ -6,8 +6,11 @@ pub type SlotId = u32;
 /// The rows of a span for which logits are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogitRows {
+    /// No row.
     None,
+    /// The span's last row.
     Last,
+    /// Every row.
     All,
 }
 
@@ -15,9 +18,13 @@ pub enum LogitRows {
 /// The cache must hold positions `0..pos` of that sequence; a span at position 0 starts it anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// The sequence's cache slot.
     pub slot: SlotId,
+    /// Position of the first token.
     pub pos: u32,
+    /// Tokens in the span.
     pub len: u32,
+    /// Rows whose logits are wanted.
     pub logits: LogitRows,
 }
 
@@ -35,7 +42,9 @@ impl Span {
 /// Spans of distinct slots and their tokens, concatenated in the same order.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
+    /// Token ids of all spans.
     pub tokens: &'a [u32],
+    /// The spans; their lengths sum to `tokens.len()`.
     pub spans: &'a [Span],
 }
 
@@ -44,4 +53,49 @@ impl Batch<'_> {
     pub fn logit_rows(&self) -> usize {
         self.spans.iter().map(Span::logit_rows).sum()
     }
+}
+
+/// `StepRow::logits` of a row whose logits nobody asked for.
+pub const NO_LOGITS: u32 = u32::MAX;
+
+/// One row of a step as the device sees it: 32 bytes, little endian, read from device memory by every stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct StepRow {
+    /// Token id.
+    pub token: u32,
+    /// Absolute position.
+    pub pos: u32,
+    /// Cache slot.
+    pub slot: u32,
+    /// Position of the first row of this row's span in this step. Row `i` at `pos` has its sequence's position `q >= first`
+    /// at row `i - (pos - q)`; earlier positions are in the cache.
+    pub first: u32,
+    /// One past the position of the last row of this row's span in this step.
+    pub end: u32,
+    /// Row of the logits buffer to fill, or [`NO_LOGITS`].
+    pub logits: u32,
+    /// Zero; keeps the row at 32 bytes.
+    pub pad: [u32; 2],
+}
+
+/// What changes every step. `rows` lives in device memory; the two numbers are part of the graph key, so a captured
+/// graph may bake them in.
+#[derive(Debug)]
+pub struct Step<Buf> {
+    /// [`StepRow`] per row.
+    pub rows: Buf,
+    /// Rows in this step.
+    pub n: usize,
+    /// An upper bound of every `pos + 1` in this step.
+    pub context: u32,
+}
+
+/// Decode steps with equal keys enqueue the same work: a device may record it once and replay it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GraphKey {
+    /// Rows in the step, one per sequence.
+    pub rows: u32,
+    /// Upper bound of every `pos + 1`: a power of two.
+    pub context: u32,
 }

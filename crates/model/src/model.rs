@@ -1,0 +1,64 @@
+//! The outer seam: a loaded model on some device, one call a step.
+
+use std::io::{Read, Write};
+use std::ops::Range;
+
+use crate::{Batch, Result, Shape, SlotId};
+
+/// What a model was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens a slot can hold.
+    pub context: u32,
+    /// Sequences the cache holds side by side.
+    pub slots: u32,
+    /// Most rows of one forward call.
+    pub max_rows: u32,
+    /// Positions that can be taken back for free: continuing at `m` after positions up to `n - 1` were written is exact
+    /// if `n - m <= rewind` and `m` is not before the slot's last [`Model::load`].
+    pub rewind: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { context: 32_768, slots: 1, max_rows: 512, rewind: 32 }
+    }
+}
+
+/// Host or device bytes that a model needs, for the line printed before it loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Tensor data, mapped or uploaded.
+    pub weights: u64,
+    /// Cache rows and frontiers of all slots.
+    pub kv: u64,
+    /// Activations of `max_rows` rows.
+    pub scratch: u64,
+}
+
+/// A loaded model. It keeps no positions: the caller says where each span starts.
+pub trait Model: Send {
+    /// Every dimension of the model.
+    fn shape(&self) -> &Shape;
+
+    /// What the cache was built for.
+    fn limits(&self) -> Limits;
+
+    /// Runs the batch and writes `batch.logit_rows() * n_vocab` logits, rows in span order. Rejects tokens outside the
+    /// vocabulary, spans outside the context, slots that repeat, and more than `max_rows` rows.
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()>;
+
+    /// Writes the state of the first `rows.end` tokens of `slot`; append-only rows from token `rows.start` on.
+    /// `0..n` is a whole snapshot, `n..n` the window and the frontiers alone. Exactly [`Model::state_bytes`] bytes.
+    fn save(&mut self, slot: SlotId, rows: Range<u32>, out: &mut dyn Write) -> Result<()>;
+
+    /// Inverse of [`Model::save`]; append-only rows of tokens before `rows.start` must still be in the slot. After an
+    /// error the slot holds nothing.
+    fn load(&mut self, slot: SlotId, rows: Range<u32>, src: &mut dyn Read) -> Result<()>;
+
+    /// Size of what [`Model::save`] writes.
+    fn state_bytes(&self, rows: Range<u32>) -> u64;
+
+    /// Identity of weights and numerics: states are exchanged only between equal fingerprints.
+    fn fingerprint(&self) -> [u8; 32];
+}
