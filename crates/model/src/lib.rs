@@ -16,18 +16,20 @@ mod rope;
 mod shape;
 mod transformer;
 mod weights;
+mod workspace;
 
 pub use backend::{Backend, Stage};
 pub use batch::{Batch, GraphKey, LogitRows, NO_LOGITS, SlotId, Span, Step, StepRow};
 pub use error::{Error, Result};
-pub use kv::{Compressed, Frontier, IndexRows, KvLayout, LayerKv, Numerics};
+pub use kv::{Compressed, IndexRows, KvLayout, LayerKv, Numerics, Rows, visible_rows};
 pub use model::{Limits, MemoryPlan, Model};
 pub use probe::{Probe, Probed, StageTimes, StreamTrace};
 pub use rope::{RopeTables, frequencies};
 pub use shape::{HC, RopeParams, Shape};
-pub use transformer::{LowRank, Queries, Routing, Transformer};
+pub use transformer::Transformer;
 pub use weights::{
     AttnOutputWeights, Class, CompressorWeights, ExpertWeights, HeadWeights, HyperConnection, IndexProjections,
     LayerWeights, PooledProjection, ProjectWeights, QueryWeights, RouteChoice, RouteWeights, TensorSpec, Weights,
     tensor_specs, validate,
 };
+pub use workspace::{LowRank, Queries, Routing, Workspace};

@@ -113,7 +113,11 @@ impl Shape {
         }
         let n_layer = read.dim("block_count")?;
         let shape = Shape {
-            name: if meta.contains("general.name") { meta.str("general.name")?.to_owned() } else { "unnamed".to_owned() },
+            name: if meta.contains("general.name") {
+                meta.str("general.name")?.to_owned()
+            } else {
+                "unnamed".to_owned()
+            },
             n_layer,
             n_embd: read.dim("embedding_length")?,
             n_vocab: read.dim("vocab_size")?,
@@ -221,7 +225,17 @@ impl Shape {
             n_index_head: 64,
             index_dim: 128,
             index_top_k: 512,
-            ratios: (0..n_layer).map(|il| if il < 2 { 0 } else if il % 2 == 0 { 4 } else { 128 }).collect(),
+            ratios: (0..n_layer)
+                .map(|il| {
+                    if il < 2 {
+                        0
+                    } else if il % 2 == 0 {
+                        4
+                    } else {
+                        128
+                    }
+                })
+                .collect(),
             n_expert: 256,
             n_expert_used: 6,
             ff_dim: 2048,
@@ -275,28 +289,49 @@ impl Shape {
     }
 
     fn check(&self, read: &Reader<'_>) -> Result<()> {
-        let bad = |key: &str, found: String, expected: String| Err(read.wrong(&format!("deepseek4.{key}"), found, expected));
+        let bad =
+            |key: &str, found: String, expected: String| Err(read.wrong(&format!("deepseek4.{key}"), found, expected));
         if self.n_rot % 2 != 0 || self.n_rot > self.head_dim || self.n_rot > self.index_dim {
-            return bad("rope.dimension_count", self.n_rot.to_string(), "an even number, at most the head widths".to_owned());
+            return bad(
+                "rope.dimension_count",
+                self.n_rot.to_string(),
+                "an even number, at most the head widths".to_owned(),
+            );
         }
         if self.nope_dim() == 0 || self.nope_dim() % E4M3_BLOCK != 0 {
             let expected = format!("rope.dimension_count {} plus a multiple of {E4M3_BLOCK}", self.n_rot);
             return bad("attention.key_length", self.head_dim.to_string(), expected);
         }
         if !self.index_dim.is_power_of_two() || self.index_dim < 32 {
-            return bad("attention.indexer.key_length", self.index_dim.to_string(), "a power of two from 32".to_owned());
+            return bad(
+                "attention.indexer.key_length",
+                self.index_dim.to_string(),
+                "a power of two from 32".to_owned(),
+            );
         }
         if self.n_head % self.n_out_group != 0 {
-            return bad("attention.output_group_count", self.n_out_group.to_string(), format!("a divisor of {} heads", self.n_head));
+            return bad(
+                "attention.output_group_count",
+                self.n_out_group.to_string(),
+                format!("a divisor of {} heads", self.n_head),
+            );
         }
         if let Some(ratio) = self.ratios.iter().find(|r| ![0, 4, 128].contains(*r)) {
             return bad("attention.compress_ratios", ratio.to_string(), "0, 4 or 128".to_owned());
         }
         if self.n_expert_used > self.n_expert {
-            return bad("expert_used_count", self.n_expert_used.to_string(), format!("at most expert_count {}", self.n_expert));
+            return bad(
+                "expert_used_count",
+                self.n_expert_used.to_string(),
+                format!("at most expert_count {}", self.n_expert),
+            );
         }
         if self.n_hash_layer > self.n_layer {
-            return bad("hash_layer_count", self.n_hash_layer.to_string(), format!("at most block_count {}", self.n_layer));
+            return bad(
+                "hash_layer_count",
+                self.n_hash_layer.to_string(),
+                format!("at most block_count {}", self.n_layer),
+            );
         }
         let positive = [
             ("rope.freq_base", self.rope.base),
@@ -350,7 +385,12 @@ impl Reader<'_> {
         Ok(value)
     }
 
-    fn per_layer<T>(&self, key: &str, n_layer: usize, get: impl Fn(&str) -> ds4_gguf::Result<Vec<T>>) -> Result<Vec<T>> {
+    fn per_layer<T>(
+        &self,
+        key: &str,
+        n_layer: usize,
+        get: impl Fn(&str) -> ds4_gguf::Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
         let key = format!("deepseek4.{key}");
         let mut values = get(&key)?;
         if values.len() < n_layer {
@@ -362,7 +402,8 @@ impl Reader<'_> {
 
     /// Values that are the same in every model of the family; the optional ones are checked when present.
     fn fixed(&self) -> Result<()> {
-        let required = [("attention.head_count_kv", 1), ("expert_shared_count", 1), ("hyper_connection.count", HC as u32)];
+        let required =
+            [("attention.head_count_kv", 1), ("expert_shared_count", 1), ("hyper_connection.count", HC as u32)];
         let optional = [("expert_group_count", 0), ("expert_group_used_count", 0), ("expert_gating_func", 4)];
         let present = optional.into_iter().filter(|(key, _)| self.meta.contains(&format!("deepseek4.{key}")));
         for (key, expected) in required.into_iter().chain(present) {

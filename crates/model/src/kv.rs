@@ -1,0 +1,298 @@
+//! The cache described once: rows, rings and frontiers of every layer, and every byte a sequence owns. Owns layout; the
+//! engine owns lifetime. Everything is a function of the position: nothing here counts.
+
+use std::ops::Range;
+
+use crate::{Limits, Result, Shape, SlotId};
+
+/// How activations are rounded on their way into the cache, and how cache rows are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Numerics {
+    /// Nothing is rounded; rows are float32. The arithmetic of other public engines, and the sharpest test.
+    Plain,
+    /// The roundings the model was trained with (E4M3 rows, E2M1 indexer); rows are float32.
+    Qat,
+    /// The same roundings; rows are held as codes, exponents and a float16 rotary tail (session.md section 3).
+    #[default]
+    Stored,
+}
+
+impl Numerics {
+    /// Whether the trained roundings are applied.
+    pub fn rounds(self) -> bool {
+        self != Numerics::Plain
+    }
+
+    /// Bytes of a window or compressed row of `head_dim` values. Stored: E4M3 codes, one exponent per 64, padding to an
+    /// even offset, rotary tail.
+    pub fn row_bytes(self, s: &Shape) -> usize {
+        match self {
+            Numerics::Plain | Numerics::Qat => 4 * s.head_dim,
+            Numerics::Stored => (s.nope_dim() + s.nope_dim() / 64).next_multiple_of(2) + 2 * s.n_rot,
+        }
+    }
+
+    /// Bytes of an indexer row of `index_dim` values. Stored: E2M1 codes, one exponent per 32.
+    pub fn index_row_bytes(self, s: &Shape) -> usize {
+        match self {
+            Numerics::Plain | Numerics::Qat => 4 * s.index_dim,
+            Numerics::Stored => s.index_dim / 2 + s.index_dim / 32,
+        }
+    }
+}
+
+/// Compressed rows visible to the query at `pos`: every window that has closed, including one that closes at `pos` itself.
+pub fn visible_rows(pos: u32, ratio: u32) -> u32 {
+    if ratio == 0 { 0 } else { (pos + 1) / ratio }
+}
+
+/// A table of equal rows for each slot: append-only by row number, or a ring by position.
+#[derive(Debug)]
+pub struct Rows<Buf> {
+    /// `[slots][per_slot][row_bytes]`
+    pub data: Buf,
+    /// Rows of one slot.
+    pub per_slot: usize,
+    /// Bytes of one row.
+    pub row_bytes: usize,
+}
+
+impl<Buf> Rows<Buf> {
+    /// Byte offset of row `row` of an append-only table.
+    pub fn at(&self, slot: SlotId, row: u32) -> usize {
+        (slot as usize * self.per_slot + row as usize) * self.row_bytes
+    }
+
+    /// Byte offset of the row of `pos` in a ring.
+    pub fn ring_at(&self, slot: SlotId, pos: u32) -> usize {
+        (slot as usize * self.per_slot + pos as usize % self.per_slot) * self.row_bytes
+    }
+}
+
+/// Cache of one layer.
+#[derive(Debug)]
+pub struct LayerKv<Buf> {
+    /// Ring of raw rows; as many as a chunk of `max_rows` needs beside the window.
+    pub window: Rows<Buf>,
+    /// Present if the layer compresses.
+    pub compressed: Option<Compressed<Buf>>,
+}
+
+/// Compressed rows of one layer and the open windows they grow from.
+#[derive(Debug)]
+pub struct Compressed<Buf> {
+    /// 4 or 128.
+    pub ratio: u32,
+    /// Append-only attention rows.
+    pub rows: Rows<Buf>,
+    /// Ring of float32 compressor inputs by position, `[value w][gate w]`, position bias added (model.md 6.3).
+    pub frontier: Rows<Buf>,
+    /// Present if the layer has an indexer.
+    pub index: Option<IndexRows<Buf>>,
+}
+
+/// Indexer rows of one layer.
+#[derive(Debug)]
+pub struct IndexRows<Buf> {
+    /// Append-only index rows.
+    pub rows: Rows<Buf>,
+    /// Ring of the indexer compressor's inputs.
+    pub frontier: Rows<Buf>,
+}
+
+/// Which table of a layer a region lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    Window,
+    Rows,
+    Frontier,
+    IndexRows,
+    IndexFrontier,
+}
+
+/// A contiguous run of bytes that a sequence owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub(crate) layer: usize,
+    pub(crate) table: Table,
+    pub(crate) at: usize,
+    pub(crate) len: usize,
+}
+
+/// Sizes of the cache for a shape, limits and numerics.
+#[derive(Clone, Debug)]
+pub struct KvLayout {
+    shape: Shape,
+    limits: Limits,
+    numerics: Numerics,
+}
+
+impl KvLayout {
+    /// The layout that [`KvLayout::allocate`] follows.
+    pub fn new(shape: &Shape, limits: Limits, numerics: Numerics) -> KvLayout {
+        KvLayout { shape: shape.clone(), limits, numerics }
+    }
+
+    /// Asks `alloc` for every buffer of the cache; the argument is a size in bytes.
+    pub fn allocate<Buf>(&self, alloc: &mut dyn FnMut(usize) -> Result<Buf>) -> Result<Vec<LayerKv<Buf>>> {
+        self.shape.ratios.iter().map(|&ratio| self.layer(ratio, alloc)).collect()
+    }
+
+    fn layer<Buf>(&self, ratio: u32, alloc: &mut dyn FnMut(usize) -> Result<Buf>) -> Result<LayerKv<Buf>> {
+        let (s, slots) = (&self.shape, self.limits.slots as usize);
+        let mut table = |per_slot: usize, row_bytes: usize| {
+            Ok(Rows { data: alloc(slots * per_slot * row_bytes)?, per_slot, row_bytes })
+        };
+        let row_bytes = self.numerics.row_bytes(s);
+        let window = table(self.window_rows(), row_bytes)?;
+        if ratio == 0 {
+            return Ok(LayerKv { window, compressed: None });
+        }
+        let capacity = (self.limits.context / ratio) as usize + 1;
+        let frontier = |table: &mut dyn FnMut(usize, usize) -> Result<Rows<Buf>>, width: usize| {
+            table(self.frontier_rows(ratio), 2 * 4 * Shape::pooled_dim(ratio, width))
+        };
+        let compressed = Compressed {
+            ratio,
+            rows: table(capacity, row_bytes)?,
+            frontier: frontier(&mut table, s.head_dim)?,
+            index: if ratio == 4 {
+                let rows = table(capacity, self.numerics.index_row_bytes(s))?;
+                Some(IndexRows { rows, frontier: frontier(&mut table, s.index_dim)? })
+            } else {
+                None
+            },
+        };
+        Ok(LayerKv { window, compressed: Some(compressed) })
+    }
+
+    /// A chunk stores all of its rows before its queries read: window and chunk must fit together.
+    fn window_rows(&self) -> usize {
+        self.shape.window + self.limits.max_rows.max(self.limits.rewind) as usize
+    }
+
+    /// The open window, for ratio 4 the one before it, and what can be taken back.
+    fn frontier_rows(&self, ratio: u32) -> usize {
+        let overlap = if ratio == 4 { 2 } else { 1 };
+        overlap * ratio as usize + self.limits.rewind as usize
+    }
+
+    /// Bytes of the whole cache.
+    pub fn bytes(&self) -> u64 {
+        let mut total = 0;
+        self.allocate(&mut |bytes| {
+            total += bytes as u64;
+            Ok(())
+        })
+        .expect("counting bytes cannot fail");
+        total
+    }
+
+    /// Size of a saved state: see [`crate::Model::save`].
+    pub fn state_bytes(&self, rows: Range<u32>) -> u64 {
+        let empty: Vec<LayerKv<()>> = self.allocate(&mut |_| Ok(())).expect("describing the cache cannot fail");
+        self.regions(&empty, 0, rows).iter().map(|region| region.len as u64).sum()
+    }
+
+    /// Every byte that the first `rows.end` tokens of a slot own, append-only rows from token `rows.start` on; in the
+    /// order of saved states: by layer, then window, frontier, rows, index frontier, index rows, then by position.
+    pub(crate) fn regions<Buf>(&self, cache: &[LayerKv<Buf>], slot: SlotId, rows: Range<u32>) -> Vec<Region> {
+        let n = rows.end;
+        let mut out = Vec::new();
+        for (layer, kv) in cache.iter().enumerate() {
+            let mut ring = |table: Table, t: &Rows<Buf>, positions: Range<u32>| {
+                ring_runs(t, slot, positions).for_each(|(at, len)| out.push(Region { layer, table, at, len }));
+            };
+            ring(Table::Window, &kv.window, n.saturating_sub(self.shape.window as u32)..n);
+            let Some(c) = &kv.compressed else { continue };
+            let overlap = if c.ratio == 4 { c.ratio } else { 0 };
+            let open = (n / c.ratio * c.ratio).saturating_sub(overlap)..n;
+            let closed = rows.start / c.ratio..n / c.ratio;
+            let append = |table: Table, t: &Rows<Buf>| Region {
+                layer,
+                table,
+                at: t.at(slot, closed.start),
+                len: closed.len() * t.row_bytes,
+            };
+            ring(Table::Frontier, &c.frontier, open.clone());
+            out.push(append(Table::Rows, &c.rows));
+            if let Some(index) = &c.index {
+                ring_runs(&index.frontier, slot, open)
+                    .for_each(|(at, len)| out.push(Region { layer, table: Table::IndexFrontier, at, len }));
+                out.push(append(Table::IndexRows, &index.rows));
+            }
+        }
+        out.retain(|region| region.len > 0);
+        out
+    }
+}
+
+/// The contiguous byte runs of consecutive positions in a ring.
+fn ring_runs<Buf>(t: &Rows<Buf>, slot: SlotId, positions: Range<u32>) -> impl Iterator<Item = (usize, usize)> {
+    let mut pos = positions.start;
+    std::iter::from_fn(move || {
+        if pos >= positions.end {
+            return None;
+        }
+        let until_wrap = (t.per_slot - pos as usize % t.per_slot) as u32;
+        let run = until_wrap.min(positions.end - pos);
+        let at = t.ring_at(slot, pos);
+        pos += run;
+        Some((at, run as usize * t.row_bytes))
+    })
+}
+
+impl<Buf> LayerKv<Buf> {
+    pub(crate) fn table_mut(&mut self, table: Table) -> &mut Buf {
+        let compressed = "a region of a compressed table comes from a layer that has it";
+        let rows = match table {
+            Table::Window => &mut self.window,
+            Table::Rows => &mut self.compressed.as_mut().expect(compressed).rows,
+            Table::Frontier => &mut self.compressed.as_mut().expect(compressed).frontier,
+            Table::IndexRows => &mut self.compressed.as_mut().and_then(|c| c.index.as_mut()).expect(compressed).rows,
+            Table::IndexFrontier => {
+                &mut self.compressed.as_mut().and_then(|c| c.index.as_mut()).expect(compressed).frontier
+            }
+        };
+        &mut rows.data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(numerics: Numerics) -> KvLayout {
+        KvLayout::new(&Shape::flash(), Limits { context: 1 << 20, ..Limits::default() }, numerics)
+    }
+
+    #[test]
+    fn stored_rows_have_the_sizes_of_the_specification() {
+        let s = Shape::flash();
+        assert_eq!(Numerics::Stored.row_bytes(&s), 584);
+        assert_eq!(Numerics::Stored.index_row_bytes(&s), 68);
+    }
+
+    #[test]
+    fn a_float32_state_has_the_size_of_the_reference_payload() {
+        // session.md section 2 at 2048 tokens, less header, ids, logits and counters, and less the frontier rows that
+        // an aligned state does not need: all of ratio 128, half of ratio 4.
+        let reference = 52_184_460 - 52 - 8192 - 517_120 - 344;
+        let unneeded = 10_485_760 + (1_376_256 + 344_064) / 2;
+        assert_eq!(layout(Numerics::Qat).state_bytes(0..2048), reference - unneeded);
+    }
+
+    #[test]
+    fn a_tail_leaves_out_the_append_only_rows() {
+        let layout = layout(Numerics::Stored);
+        let rows = 21 * 512 * (584 + 68) + 20 * 16 * 584;
+        assert_eq!(layout.state_bytes(0..2048) - layout.state_bytes(2048..2048), rows);
+    }
+
+    #[test]
+    fn a_ring_run_is_cut_where_the_ring_wraps() {
+        let ring = Rows { data: (), per_slot: 10, row_bytes: 4 };
+        let runs: Vec<_> = ring_runs(&ring, 1, 7..14).collect();
+        assert_eq!(runs, [(4 * 17, 12), (4 * 10, 16)]);
+    }
+}

@@ -1,0 +1,275 @@
+//! The model text: the order of operations, written once for every device, batch size and phase. Decode is prefill with
+//! one row.
+
+use std::io::{Read, Write};
+use std::ops::Range;
+
+use ds4_gguf::Gguf;
+use sha2::{Digest, Sha256};
+
+use crate::weights::{check_hash_table, find, validate};
+use crate::workspace::MAX_LOGIT_ROWS;
+use crate::{
+    Backend, Batch, Class, Error, GraphKey, KvLayout, LayerKv, LayerWeights, Limits, LogitRows, MemoryPlan, Model,
+    NO_LOGITS, Numerics, Result, Shape, SlotId, Span, StepRow, Weights, Workspace,
+};
+
+/// A model on one device.
+pub struct Transformer<B: Backend> {
+    shape: Shape,
+    limits: Limits,
+    layout: KvLayout,
+    fingerprint: [u8; 32],
+    backend: B,
+    weights: Weights<B::Weight>,
+    cache: Vec<LayerKv<B::Buffer>>,
+    workspace: Workspace<B::Buffer>,
+    rows: Vec<StepRow>,
+}
+
+/// All layers of one step.
+fn forward<B: Backend>(
+    b: &mut B,
+    w: &Weights<B::Weight>,
+    cache: &mut [LayerKv<B::Buffer>],
+    ws: &mut Workspace<B::Buffer>,
+) -> Result<()> {
+    b.embed(&ws.step, &w.token_embd, &mut ws.streams)?;
+    for (layer, kv) in w.layers.iter().zip(cache) {
+        attention(b, layer, kv, ws)?;
+        feed_forward(b, layer, ws)?;
+    }
+    b.head(&ws.step, &w.head, &ws.streams, &mut ws.logits)
+}
+
+fn attention<B: Backend>(
+    b: &mut B,
+    w: &LayerWeights<B::Weight>,
+    kv: &mut LayerKv<B::Buffer>,
+    ws: &mut Workspace<B::Buffer>,
+) -> Result<()> {
+    let Workspace { step, streams, x, mix, low, q, selected, heads, .. } = ws;
+    b.hc_pre(step, &w.hc_attn, streams, x, mix)?;
+    b.project(step, &w.project, x, low, &mut kv.window)?;
+    b.query(step, &w.query, low, q)?;
+    if let (Some(w), Some(rows)) = (&w.compressor, &mut kv.compressed) {
+        b.compress(step, w, low, rows)?;
+        if rows.index.is_some() {
+            b.select(step, low, q, rows, selected)?;
+        }
+    }
+    b.attend(step, &w.attn_sinks, q, kv, selected, heads)?;
+    b.attn_output(step, &w.attn_output, heads, mix, streams)
+}
+
+fn feed_forward<B: Backend>(b: &mut B, w: &LayerWeights<B::Weight>, ws: &mut Workspace<B::Buffer>) -> Result<()> {
+    let Workspace { step, streams, x, mix, routing, .. } = ws;
+    b.hc_pre(step, &w.hc_ffn, streams, x, mix)?;
+    b.route(step, &w.route, x, routing)?;
+    b.experts(step, &w.experts, x, routing, mix, streams)
+}
+
+impl<B: Backend> Transformer<B> {
+    /// Binds and uploads every tensor of `file` and builds the cache.
+    pub fn new(mut backend: B, file: &Gguf, limits: Limits, numerics: Numerics) -> Result<Transformer<B>> {
+        let shape = Shape::from_gguf(file)?;
+        check_limits(limits)?;
+        validate(file, &shape)?;
+        let weights = Weights::bind(&shape, &mut |spec| {
+            let tensor = find(file, &spec)?;
+            if spec.class == Class::HashTable {
+                check_hash_table(file, &tensor, shape.n_expert)?;
+            }
+            backend.upload(&tensor)
+        })?;
+        let layout = KvLayout::new(&shape, limits, numerics);
+        let cache = layout.allocate(&mut |bytes| backend.alloc(bytes))?;
+        let workspace = Workspace::allocate(&shape, limits, &mut |bytes| backend.alloc(bytes))?;
+        let fingerprint = fingerprint(file, &shape, numerics);
+        Ok(Transformer { shape, limits, layout, fingerprint, backend, weights, cache, workspace, rows: Vec::new() })
+    }
+
+    /// Memory that [`Transformer::new`] would need.
+    pub fn plan(file: &Gguf, limits: Limits, numerics: Numerics) -> Result<MemoryPlan> {
+        let shape = Shape::from_gguf(file)?;
+        check_limits(limits)?;
+        Ok(MemoryPlan {
+            weights: file.tensors().iter().map(|tensor| tensor.bytes).sum(),
+            kv: KvLayout::new(&shape, limits, numerics).bytes(),
+            scratch: Workspace::<()>::bytes(&shape, limits),
+        })
+    }
+
+    /// The device, for probes.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    fn check(&self, batch: &Batch<'_>, logits: &[f32]) -> Result<()> {
+        let bad = |what: String| Err(Error::Batch(what));
+        let rows: u64 = batch.spans.iter().map(|span| u64::from(span.len)).sum();
+        if rows != batch.tokens.len() as u64 {
+            return bad(format!("spans of {rows} rows for {} tokens", batch.tokens.len()));
+        }
+        if rows > u64::from(self.limits.max_rows) {
+            return bad(format!("{rows} rows, at most {}", self.limits.max_rows));
+        }
+        if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= self.shape.n_vocab) {
+            return bad(format!("token {token}, vocabulary of {}", self.shape.n_vocab));
+        }
+        for (i, span) in batch.spans.iter().enumerate() {
+            if span.slot >= self.limits.slots {
+                return bad(format!("slot {}, cache of {}", span.slot, self.limits.slots));
+            }
+            if batch.spans[..i].iter().any(|other| other.slot == span.slot) {
+                return bad(format!("slot {} twice", span.slot));
+            }
+            let end = u64::from(span.pos) + u64::from(span.len);
+            if end > u64::from(self.limits.context) {
+                return bad(format!("position {end}, context of {}", self.limits.context));
+            }
+        }
+        let wanted = batch.logit_rows() * self.shape.n_vocab;
+        if logits.len() != wanted {
+            return bad(format!("room for {} logits, {wanted} wanted", logits.len()));
+        }
+        Ok(())
+    }
+
+    /// Runs one step. `pieces` are parts of spans with their tokens; `logits` takes the rows they ask for.
+    fn step(&mut self, pieces: &[(Span, &[u32])], logits: &mut [f32]) -> Result<()> {
+        self.rows.clear();
+        let mut wanted = 0;
+        for (span, tokens) in pieces {
+            for (i, &token) in tokens.iter().enumerate() {
+                let last = i + 1 == tokens.len();
+                let wants = span.logits == LogitRows::All || (span.logits == LogitRows::Last && last);
+                let logits = if wants { wanted } else { NO_LOGITS };
+                wanted += u32::from(wants);
+                let (pos, end) = (span.pos + i as u32, span.pos + span.len);
+                self.rows.push(StepRow { token, pos, slot: span.slot, first: span.pos, end, logits, pad: [0; 2] });
+            }
+        }
+        let Some(context) = self.rows.iter().map(|row| row.pos + 1).max() else { return Ok(()) };
+        let decodes = pieces.iter().all(|(span, _)| span.len == 1);
+        let step = &mut self.workspace.step;
+        step.n = self.rows.len();
+        step.context = if decodes { context.next_power_of_two() } else { context };
+        let key = decodes.then_some(GraphKey { rows: step.n as u32, context: step.context });
+        self.backend.write(&mut step.rows, 0, bytemuck::cast_slice(&self.rows))?;
+        let Transformer { backend, weights, cache, workspace, .. } = self;
+        backend.submit(key, |b| forward(b, weights, cache, workspace))?;
+        if logits.is_empty() { Ok(()) } else { backend.read(&workspace.logits, 0, bytemuck::cast_slice_mut(logits)) }
+    }
+}
+
+impl<B: Backend> Model for Transformer<B> {
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()> {
+        self.check(batch, logits)?;
+        let (mut tokens, mut rest) = (batch.tokens, logits);
+        let mut pieces = Vec::new();
+        let mut wanted = 0;
+        let flush = |model: &mut Self, pieces: &mut Vec<(Span, &[u32])>, wanted: &mut usize, rest: &mut &mut [f32]| {
+            let (now, later) = std::mem::take(rest).split_at_mut(*wanted * model.shape.n_vocab);
+            *rest = later;
+            *wanted = 0;
+            model.step(&std::mem::take(pieces), now)
+        };
+        for span in batch.spans {
+            let mut left = *span;
+            while left.len > 0 {
+                let len = match left.logits {
+                    LogitRows::All => left.len.min((MAX_LOGIT_ROWS - wanted) as u32),
+                    LogitRows::Last if wanted == MAX_LOGIT_ROWS => 0,
+                    _ => left.len,
+                };
+                if len == 0 {
+                    flush(self, &mut pieces, &mut wanted, &mut rest)?;
+                    continue;
+                }
+                let piece = Span { len, ..left };
+                let (now, later) = tokens.split_at(len as usize);
+                tokens = later;
+                wanted += piece.logit_rows();
+                pieces.push((piece, now));
+                left = Span { pos: left.pos + len, len: left.len - len, ..left };
+                // The rest of this span reads what the piece has written: it belongs to a later step.
+                if left.len > 0 {
+                    flush(self, &mut pieces, &mut wanted, &mut rest)?;
+                }
+            }
+        }
+        flush(self, &mut pieces, &mut wanted, &mut rest)
+    }
+
+    fn save(&mut self, slot: SlotId, rows: Range<u32>, out: &mut dyn Write) -> Result<()> {
+        check_range(self.limits, slot, &rows)?;
+        let mut bytes = Vec::new();
+        for region in self.layout.regions(&self.cache, slot, rows) {
+            bytes.resize(region.len, 0);
+            let table = self.cache[region.layer].table_mut(region.table);
+            self.backend.read(table, region.at, &mut bytes)?;
+            out.write_all(&bytes)?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, slot: SlotId, rows: Range<u32>, src: &mut dyn Read) -> Result<()> {
+        check_range(self.limits, slot, &rows)?;
+        let mut bytes = Vec::new();
+        for region in self.layout.regions(&self.cache, slot, rows) {
+            bytes.resize(region.len, 0);
+            src.read_exact(&mut bytes)?;
+            self.backend.write(self.cache[region.layer].table_mut(region.table), region.at, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn state_bytes(&self, rows: Range<u32>) -> u64 {
+        self.layout.state_bytes(rows)
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+}
+
+fn check_limits(limits: Limits) -> Result<()> {
+    let Limits { context, slots, max_rows, .. } = limits;
+    if context == 0 || slots == 0 || max_rows == 0 {
+        return Err(Error::Limits(format!("context {context}, slots {slots}, rows {max_rows}, expected at least 1")));
+    }
+    Ok(())
+}
+
+fn check_range(limits: Limits, slot: SlotId, rows: &Range<u32>) -> Result<()> {
+    if slot >= limits.slots {
+        return Err(Error::State(format!("slot {slot}, cache of {}", limits.slots)));
+    }
+    if rows.start > rows.end || rows.end > limits.context {
+        return Err(Error::State(format!("tokens {}..{}, context of {}", rows.start, rows.end, limits.context)));
+    }
+    Ok(())
+}
+
+/// Directory, a sample of every tensor, and how rows are held: enough to tell any two models apart without reading them.
+fn fingerprint(file: &Gguf, shape: &Shape, numerics: Numerics) -> [u8; 32] {
+    const SAMPLE: usize = 256;
+    let mut hash = Sha256::new();
+    hash.update(format!("{shape:?} {numerics:?}"));
+    for info in file.tensors() {
+        hash.update(format!("{} {} {}\n", info.name, info.dtype, info.dims));
+        if let Some(tensor) = file.tensor(&info.name) {
+            hash.update(&tensor.data[..tensor.data.len().min(SAMPLE)]);
+        }
+    }
+    hash.finalize().into()
+}
