@@ -1,0 +1,276 @@
+//! What the program does, with every contradiction ruled out: flags and surroundings in, values everyone trusts out.
+//! Reads no file and opens no device; limits that only the model knows are applied where it is opened.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::failure::usage;
+use crate::flags::{Diagnostic, Flags, PromptFlag, ThinkFlag};
+
+/// Context of an interactive or one-shot run unless told otherwise; a smaller model lowers it.
+const DEFAULT_CTX: u32 = 32_768;
+const DEFAULT_TOKENS: u32 = 50_000;
+const DEFAULT_SYSTEM: &str = "You are a helpful assistant";
+const DEFAULT_TOP_K: usize = 20;
+
+/// The model of the current directory, used when nothing else is named.
+pub(crate) const DEFAULT_MODEL: &str = "ds4flash.gguf";
+
+/// What the process finds around it.
+pub(crate) struct Surroundings {
+    /// `$DS4_MODEL`, if set and not empty.
+    pub(crate) ds4_model: Option<PathBuf>,
+    /// Whether `DEFAULT_MODEL` is there.
+    pub(crate) default_model: bool,
+    pub(crate) stdin_is_terminal: bool,
+}
+
+impl Surroundings {
+    pub(crate) fn look() -> Self {
+        use std::io::IsTerminal;
+        Self {
+            ds4_model: std::env::var_os("DS4_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from),
+            default_model: std::path::Path::new(DEFAULT_MODEL).exists(),
+            stdin_is_terminal: std::io::stdin().is_terminal(),
+        }
+    }
+}
+
+/// A resolved command line.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) action: Action,
+    pub(crate) model: ModelSource,
+    pub(crate) runtime: Runtime,
+    /// Empty means no system message.
+    pub(crate) system: String,
+    pub(crate) think: ThinkFlag,
+    pub(crate) sampling: Sampling,
+    /// Most tokens of one answer.
+    pub(crate) tokens: u32,
+    /// The prompt is sent without a template.
+    pub(crate) raw: bool,
+    pub(crate) format: Format,
+    pub(crate) hide_thinking: bool,
+    pub(crate) quiet: bool,
+    pub(crate) top_k: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    OneShot(PromptFlag),
+    Repl,
+    Inspect,
+    DumpTokens(PromptFlag),
+    DumpLogprobs(PathBuf, PromptFlag),
+    DumpLogits(PathBuf, PromptFlag),
+    Perplexity(PathBuf),
+    Score(PathBuf),
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ModelSource {
+    File(PathBuf),
+    /// The miniature inside the program.
+    Embedded,
+}
+
+impl ModelSource {
+    pub(crate) fn resolve(given: Option<PathBuf>, around: &Surroundings) -> Self {
+        match given.or_else(|| around.ds4_model.clone()) {
+            Some(path) => Self::File(path),
+            None if around.default_model => Self::File(PathBuf::from(DEFAULT_MODEL)),
+            None => Self::Embedded,
+        }
+    }
+}
+
+/// How a model is opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Runtime {
+    /// `None`: `DEFAULT_CTX`, or less if the model was trained for less.
+    pub(crate) ctx: Option<u32>,
+    pub(crate) threads: Option<usize>,
+    pub(crate) prefill_chunk: Option<u32>,
+    /// Float32 activations instead of the default numerics.
+    pub(crate) quality: bool,
+    pub(crate) warm_weights: bool,
+}
+
+impl Runtime {
+    /// The context for a model trained for `trained` tokens.
+    pub(crate) fn context(&self, trained: u32) -> anyhow::Result<u32> {
+        match self.ctx {
+            Some(ctx) if ctx > trained => {
+                Err(usage(format!("invalid value for --ctx: {ctx}: the model was made for at most {trained}")))
+            }
+            Some(ctx) => Ok(ctx),
+            None => Ok(DEFAULT_CTX.min(trained)),
+        }
+    }
+}
+
+/// Sampling as asked for; `seed` is fixed here so that it can be printed.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampling {
+    pub(crate) temp: f32,
+    pub(crate) top_p: f32,
+    pub(crate) min_p: f32,
+    pub(crate) top_k: u32,
+    pub(crate) presence_penalty: f32,
+    pub(crate) frequency_penalty: f32,
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+    StreamJson,
+}
+
+impl Config {
+    pub(crate) fn resolve(flags: Flags, around: &Surroundings) -> anyhow::Result<Self> {
+        let format = match (flags.json, flags.stream_json) {
+            (true, true) => return Err(usage("--json and --stream-json cannot be combined")),
+            (true, false) => Format::Json,
+            (false, true) => Format::StreamJson,
+            (false, false) => Format::Text,
+        };
+        if flags.raw && flags.system.is_some() {
+            return Err(usage("--raw and --system cannot be combined: a raw prompt has no template"));
+        }
+        let action = action(&flags, around)?;
+        match action {
+            Action::Repl if format != Format::Text => return Err(usage("JSON output needs a prompt: use -p or --prompt-file")),
+            Action::Repl if flags.raw => return Err(usage("--raw needs a prompt: use -p or --prompt-file")),
+            Action::OneShot(_) | Action::Repl => {}
+            Action::Inspect if format != Format::StreamJson => {}
+            _ if format != Format::Text => return Err(usage("JSON output is for prompts and --inspect")),
+            _ => {}
+        }
+        Ok(Self {
+            action,
+            model: ModelSource::resolve(flags.model, around),
+            runtime: Runtime {
+                ctx: flags.ctx,
+                threads: flags.threads,
+                prefill_chunk: flags.prefill_chunk,
+                quality: flags.quality,
+                warm_weights: flags.warm_weights,
+            },
+            system: flags.system.unwrap_or_else(|| DEFAULT_SYSTEM.to_owned()),
+            think: flags.think.unwrap_or(ThinkFlag::Think),
+            sampling: Sampling {
+                temp: flags.temp.unwrap_or(1.0),
+                top_p: flags.top_p.unwrap_or(1.0),
+                min_p: flags.min_p.unwrap_or(0.05),
+                top_k: flags.top_k.unwrap_or(0),
+                presence_penalty: flags.presence_penalty.unwrap_or(0.0),
+                frequency_penalty: flags.frequency_penalty.unwrap_or(0.0),
+                seed: flags.seed.unwrap_or_else(time_seed),
+            },
+            tokens: flags.tokens.unwrap_or(DEFAULT_TOKENS),
+            raw: flags.raw,
+            format,
+            hide_thinking: flags.hide_thinking,
+            quiet: flags.quiet,
+            top_k: flags.logprobs_top_k.unwrap_or(DEFAULT_TOP_K),
+        })
+    }
+}
+
+fn action(flags: &Flags, around: &Surroundings) -> anyhow::Result<Action> {
+    let mut prompts = flags.prompts.clone();
+    if prompts.len() > 1 {
+        return Err(usage("specify only one prompt source"));
+    }
+    let prompt = prompts.pop();
+    let (name, diagnostic) = match flags.diagnostics.as_slice() {
+        [] => {
+            return Ok(match prompt {
+                Some(prompt) => Action::OneShot(prompt),
+                None if around.stdin_is_terminal => Action::Repl,
+                None => Action::OneShot(PromptFlag::Stdin),
+            });
+        }
+        [(name, diagnostic)] => (name, diagnostic.clone()),
+        [(first, _), (second, _), ..] => {
+            return Err(usage(format!("{first} and {second} cannot be combined: run ds4 once for each")));
+        }
+    };
+    let takes_none = matches!(diagnostic, Diagnostic::Inspect | Diagnostic::Perplexity(_) | Diagnostic::Score(_));
+    match (prompt, takes_none) {
+        (Some(_), true) => Err(usage(format!("{name} takes no prompt: leave out -p and --prompt-file"))),
+        (None, false) => Err(usage(format!("{name} needs a prompt: use -p or --prompt-file"))),
+        (prompt, _) => Ok(match (diagnostic, prompt) {
+            (Diagnostic::DumpTokens, Some(prompt)) => Action::DumpTokens(prompt),
+            (Diagnostic::DumpLogprobs(file), Some(prompt)) => Action::DumpLogprobs(file, prompt),
+            (Diagnostic::DumpLogits(file), Some(prompt)) => Action::DumpLogits(file, prompt),
+            (Diagnostic::Perplexity(file), _) => Action::Perplexity(file),
+            (Diagnostic::Score(file), _) => Action::Score(file),
+            (_, _) => Action::Inspect,
+        }),
+    }
+}
+
+/// Unlike from run to run; printed with the timing line, so that a run can be repeated.
+pub(crate) fn time_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs().wrapping_mul(1_000_003) ^ u64::from(since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(words: &[&str], stdin_is_terminal: bool) -> anyhow::Result<Config> {
+        let flags = Flags::parse(words.iter().map(std::ffi::OsString::from))?;
+        Config::resolve(flags, &Surroundings { ds4_model: None, default_model: false, stdin_is_terminal })
+    }
+
+    fn message(words: &[&str]) -> String {
+        resolve(words, true).expect_err("a usage error").to_string()
+    }
+
+    #[test]
+    fn without_a_prompt_the_terminal_decides() {
+        assert_eq!(resolve(&[], true).expect("config").action, Action::Repl);
+        assert_eq!(resolve(&[], false).expect("config").action, Action::OneShot(PromptFlag::Stdin));
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors() {
+        assert_eq!(message(&["-p", "a", "--prompt-file", "b"]), "specify only one prompt source");
+        assert_eq!(message(&["--inspect", "--dump-tokens"]), "--inspect and --dump-tokens cannot be combined: run ds4 once for each");
+        assert_eq!(message(&["--dump-tokens"]), "--dump-tokens needs a prompt: use -p or --prompt-file");
+        assert_eq!(
+            message(&["--perplexity-file", "f", "-p", "a"]),
+            "--perplexity-file takes no prompt: leave out -p and --prompt-file"
+        );
+        assert_eq!(message(&["--json", "--stream-json", "-p", "a"]), "--json and --stream-json cannot be combined");
+    }
+
+    #[test]
+    fn the_model_is_the_named_one_then_the_variable_then_the_directory_then_the_embedded() {
+        let around = |variable: Option<&str>, default_model| Surroundings {
+            ds4_model: variable.map(PathBuf::from),
+            default_model,
+            stdin_is_terminal: true,
+        };
+        let file = |name: &str| ModelSource::File(PathBuf::from(name));
+        assert_eq!(ModelSource::resolve(Some("a".into()), &around(Some("b"), true)), file("a"));
+        assert_eq!(ModelSource::resolve(None, &around(Some("b"), true)), file("b"));
+        assert_eq!(ModelSource::resolve(None, &around(None, true)), file(DEFAULT_MODEL));
+        assert_eq!(ModelSource::resolve(None, &around(None, false)), ModelSource::Embedded);
+    }
+
+    #[test]
+    fn a_context_beyond_the_model_is_refused_and_the_default_gives_way() {
+        let runtime = |ctx| Runtime { ctx, ..Runtime::default() };
+        assert_eq!(runtime(None).context(1024).expect("context"), 1024);
+        assert_eq!(runtime(Some(7)).context(1024).expect("context"), 7);
+        assert!(runtime(Some(2048)).context(1024).is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! Why the program ends, and with which exit code. Owns the mapping from errors to codes and to one line on standard
+//! error; does not own any other message.
+
+use std::io;
+
+/// The command line asks for something that cannot be: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Usage {
+    message: String,
+    /// Shown on a second line after an unknown option or command.
+    hint: Option<&'static str>,
+}
+
+/// Ended by Ctrl+C: exit code 130, nothing to say.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
+/// Checks ran and some failed, which their own report already says: exit code 1, nothing to add.
+#[derive(Debug, thiserror::Error)]
+#[error("checks failed")]
+pub(crate) struct ChecksFailed;
+
+/// A usage error without a hint.
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+    Usage { message: message.into(), hint: None }.into()
+}
+
+/// A usage error followed by where to read what is known.
+pub(crate) fn usage_hint(message: impl Into<String>, hint: &'static str) -> anyhow::Error {
+    Usage { message: message.into(), hint: Some(hint) }.into()
+}
+
+/// The system's reason without the number the standard library adds to it.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+/// Exit code of an error, and the lines it leaves on standard error.
+pub(crate) fn verdict(error: &anyhow::Error) -> (u8, Vec<String>) {
+    if error.is::<Interrupted>() {
+        return (130, Vec::new());
+    }
+    if error.is::<ChecksFailed>() {
+        return (1, Vec::new());
+    }
+    if is_closed_pipe(error) {
+        return (0, Vec::new());
+    }
+    if let Some(usage) = error.downcast_ref::<Usage>() {
+        let mut lines = vec![format!("ds4: {}", usage.message)];
+        lines.extend(usage.hint.map(str::to_owned));
+        return (2, lines);
+    }
+    let device = error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref::<ds4_model::Error>(), Some(ds4_model::Error::Device { .. })));
+    (if device { 3 } else { 1 }, vec![format!("ds4: {}", one_line(error))])
+}
+
+/// The reader of our output went away: nothing is wrong with us.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// The chain of causes, each once: a library that prints its cause itself is not repeated.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = match cause.downcast_ref::<io::Error>() {
+            Some(io) => reason(io),
+            None => cause.to_string(),
+        };
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+    }
+    line.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usage_error_exits_with_two_and_shows_its_hint() {
+        let (code, lines) = verdict(&usage_hint("unknown option: --x", "try 'ds4 --help'"));
+        assert_eq!(code, 2);
+        assert_eq!(lines, ["ds4: unknown option: --x", "try 'ds4 --help'"]);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_a_quiet_success() {
+        let error = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot write");
+        assert_eq!(verdict(&error), (0, Vec::new()));
+    }
+
+    #[test]
+    fn causes_are_joined_without_errno_numbers() {
+        let error = anyhow::Error::new(io::Error::from_raw_os_error(2)).context("cannot open file: a");
+        assert_eq!(verdict(&error), (1, vec!["ds4: cannot open file: a: No such file or directory".to_owned()]));
+    }
+}

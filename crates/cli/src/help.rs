@@ -1,0 +1,166 @@
+//! Help pages: text only.
+
+use crate::failure::usage_hint;
+use crate::flags::BACKENDS;
+
+/// The page for a topic; `None` is the short page.
+pub(crate) fn page(topic: Option<&str>) -> anyhow::Result<String> {
+    let Some(topic) = topic else { return Ok(SHORT.to_owned()) };
+    if topic == "all" {
+        return Ok(TOPICS.iter().fold(SHORT.to_owned(), |all, (_, text)| all + "\n" + text));
+    }
+    match TOPICS.iter().find(|(name, _)| *name == topic) {
+        Some((_, text)) => Ok((*text).to_owned()),
+        None => Err(usage_hint(format!("unknown help topic: {topic}"), SHORT.trim_end())),
+    }
+}
+
+/// Name, version, commit and devices.
+pub(crate) fn version() -> String {
+    let commit = option_env!("DS4_COMMIT").unwrap_or("unknown");
+    format!("ds4 {} (commit {commit}, backends: {})\n", env!("CARGO_PKG_VERSION"), BACKENDS.join(", "))
+}
+
+const SHORT: &str = "\
+usage: ds4 [OPTIONS]                    chat in a terminal
+       ds4 [OPTIONS] -p TEXT            answer one prompt
+       ds4 [OPTIONS] < FILE             answer the prompt on standard input
+       ds4 COMMAND [OPTIONS]            synth, check, logits, compare, bench: see ds4 COMMAND --help
+
+  -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
+  -p, --prompt TEXT      one prompt; - reads standard input
+      --prompt-file FILE one prompt from a file
+  -sys, --system TEXT    system text; empty for none
+  -c, --ctx N            context tokens (default 32768)
+  -n, --tokens N         most tokens of an answer (default 50000)
+      --think, --think-max, --nothink
+      --json, --stream-json, --hide-thinking, --quiet, --raw
+  -h, --help [TOPIC]     topics: runtime, sampling, thinking, commands, diagnostics, benchmark, all
+      --version
+";
+
+const TOPICS: &[(&str, &str)] = &[
+    ("runtime", RUNTIME),
+    ("sampling", SAMPLING),
+    ("thinking", THINKING),
+    ("commands", COMMANDS),
+    ("diagnostics", DIAGNOSTICS),
+    ("benchmark", BENCH),
+];
+
+const RUNTIME: &str = "\
+runtime
+  -m, --model FILE       GGUF file
+  -c, --ctx N            context tokens (default 32768, less if the model was made for less)
+  -t, --threads N        host threads (default: all)
+      --backend NAME     cpu; --cpu is short for it
+      --quality          float32 activations and cache: slower, closest to the reference
+      --warm-weights     read the whole file before the start
+      --prefill-chunk N  most tokens of one prefill step
+";
+
+const SAMPLING: &str = "\
+sampling
+      --temp F               0..100, default 1; 0 is greedy
+      --top-p F              0..1, default 1
+      --min-p F              0..1, default 0.05
+      --top-k N              0..1024, default 0 (off)
+      --presence-penalty F   -2..2, default 0
+      --frequency-penalty F  -2..2, default 0
+      --seed N               default from the clock; printed with the timing line
+  -n, --tokens N             default 50000; never more than the free context
+";
+
+const THINKING: &str = "\
+thinking
+      --think                reason before the answer (default)
+      --think-max            reason at length; needs a context of 393216 tokens
+      --nothink              answer at once
+      --hide-thinking        print the answer only
+";
+
+pub(crate) const COMMANDS: &str = "\
+commands
+  /help                      this list
+  /think /think-max /nothink how much the model thinks in the turns that follow
+  /read FILE                 the file's content as the next message
+  /system TEXT               another system text
+  /temp F, /seed N           sampling
+  /ctx N                     another context size, same conversation
+  /status                    model, mode, context used, speeds
+  /save FILE, /load FILE     the conversation as JSON messages
+  /undo, /retry              drop or regenerate the last turn
+  /clear                     a fresh conversation
+  /quit, /exit               leave; so does Ctrl+D
+A message that begins with // starts with one slash. Ctrl+C stops an answer and keeps what there is of it.
+";
+
+const DIAGNOSTICS: &str = "\
+diagnostics
+      --inspect              what the model file holds; with --json as an object
+      --dump-tokens          the prompt's tokens, control tokens recognised; reads no weights
+      --dump-logprobs FILE   greedy continuation with the best log-probabilities of each step, as JSON
+      --logprobs-top-k N     1..128, default 20
+      --dump-logits FILE     logits of the next token, as JSON
+      --perplexity-file FILE perplexity of a text after its first 32 tokens
+      --score-file FILE      JSON lines {prompt, continuation}: how well the model predicts each continuation
+";
+
+pub(crate) const SYNTH: &str = "\
+usage: ds4 synth OUT [OPTIONS]
+
+Writes a model file with random weights.
+      --preset NAME          flash, pro, mini or tiny (default mini)
+      --layers N             main layers, instead of the preset's
+      --experts N            routed experts, instead of the preset's
+      --quant NAME           q2, q4, mxfp4 or f16
+      --mtp                  add a draft block
+      --seed N               default 1; equal seeds give equal bytes
+  -t, --threads N            default: all
+      --sparse               weights are holes in the file: right size, all zero
+      --quiet                no progress bar
+";
+
+pub(crate) const CHECK: &str = "\
+usage: ds4 check KIND FILE... [OPTIONS]
+
+Compares this program with recorded truth; prints the first differences and a last line 'N passed, N failed'.
+KIND
+  tokenizer                  JSON lines {text, ids, ids_plain?}, or token_counts.json beside prompts/
+  render                     JSON lines {messages, options, expected, ids?}, or test_input_N.json beside test_output_N.txt
+  parse                      JSON lines {text, thinking_mode, expected | error}
+  logits                     NAME.golden.json beside its model and its .f32 file
+OPTIONS
+  -m, --model FILE           tokenizer of this file instead of the published one
+      --chunk N              logits: also prefill in chunks of N
+  -t, --threads N
+";
+
+pub(crate) const LOGITS: &str = "\
+usage: ds4 logits -m MODEL --ids FILE.json --out FILE.f32 [OPTIONS]
+
+Teacher-forced logits of every position, raw little-endian float32, row after row.
+      --ids FILE             a JSON array of token ids
+      --out FILE             written under another name and renamed
+      --chunk N              most tokens of one forward call (default 512)
+      --mode NAME            plain, qat or default
+  -t, --threads N
+";
+
+pub(crate) const COMPARE: &str = "\
+usage: ds4 compare A.json B.json [--tol F]
+
+Compares two --dump-logprobs or two --dump-logits files: first differing token, largest difference of a logit,
+KL divergence, top-k overlap. Exit code 0 if no logit differs by more than the tolerance (default 1e-3).
+";
+
+pub(crate) const BENCH: &str = "\
+usage: ds4 bench [-m MODEL] [OPTIONS]
+
+Prefill and decode speed, beside the memory bandwidth of the same machine.
+      --prompt-tokens N      default 256
+      --gen-tokens N         default 32
+  -t, --threads N
+      --quality              float32 activations
+      --json
+";

@@ -1,0 +1,61 @@
+//! The three standard streams as this program uses them: notes to standard error that never fail, colour decisions, and
+//! what must be put back when the program ends early. Owns no text.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Read, Write};
+
+use anyhow::Context;
+
+use crate::failure;
+
+/// One line on standard error. A closed standard error is nobody's problem.
+pub(crate) fn note(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A warning in the program's style.
+pub(crate) fn warn(line: impl fmt::Display) {
+    note(format_args!("ds4: warning: {line}"));
+}
+
+/// Whether a stream may carry colours: a terminal, `NO_COLOR` unset and `TERM` not `dumb` (no-color.org).
+pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
+    let unset = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+    stream.is_terminal() && unset && !dumb
+}
+
+/// The whole of standard input as text.
+pub(crate) fn read_stdin() -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|e| failure::usage(format!("cannot read prompt: standard input: {}", failure::reason(&e))))?;
+    String::from_utf8(bytes).map_err(|_| failure::usage("cannot read prompt: standard input: not valid UTF-8"))
+}
+
+/// Writes text the user asked for and makes it visible at once.
+pub(crate) fn show(out: &mut dyn Write, text: &str) -> anyhow::Result<()> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Line settings of the terminal on standard input, to be put back by whoever ends the program while an editor holds it.
+#[derive(Clone)]
+pub(crate) struct Settings(#[cfg(unix)] Option<rustix::termios::Termios>);
+
+impl Settings {
+    pub(crate) fn take() -> Self {
+        #[cfg(unix)]
+        return Self(rustix::termios::tcgetattr(io::stdin()).ok());
+        #[cfg(not(unix))]
+        return Self();
+    }
+
+    pub(crate) fn restore(&self) {
+        #[cfg(unix)]
+        if let Some(saved) = &self.0 {
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, saved);
+        }
+    }
+}
