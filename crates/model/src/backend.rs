@@ -64,9 +64,9 @@ impl Stage {
 /// step, weights, inputs, then outputs. A backend is opened for one [`crate::Shape`] and one [`crate::Numerics`].
 pub trait Backend: Send + Sized {
     /// Device memory: activations, cache rows, step parameters.
-    type Buffer: Send;
+    type Buffer: Send + Sync;
     /// One tensor in the layout this device likes best.
-    type Weight: Send;
+    type Weight: Send + Sync;
 
     /// Zeroed memory.
     fn alloc(&mut self, bytes: usize) -> Result<Self::Buffer>;
@@ -77,7 +77,7 @@ pub trait Backend: Send + Sized {
     /// Waits for everything submitted, then copies bytes from `at` on.
     fn read(&mut self, src: &Self::Buffer, at: usize, dst: &mut [u8]) -> Result<()>;
     /// Runs one step. With a key the device may record once and replay; `record` is then not called again.
-    fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()>) -> Result<()>;
+    fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()>;
 
     /// The token's row, copied into each hyper-connection stream: `streams [rows][HC][n_embd]` (model.md 3).
     fn embed(&mut self, step: &Step<Self::Buffer>, table: &Self::Weight, streams: &mut Self::Buffer) -> Result<()>;

@@ -105,7 +105,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         self.inner.read(src, at, dst)
     }
 
-    fn submit(&mut self, _key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    fn submit(&mut self, _key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         record(self)
     }
 

@@ -1,0 +1,25 @@
+//! Sixteen float32 lanes: what an instruction set has to provide. Everything above is written once over this trait.
+
+/// Sixteen lanes in registers.
+///
+/// # Safety
+/// The methods may only be called where the implementation's CPU features are enabled, with pointers valid for the
+/// sixteen elements they read or write. No alignment is needed.
+pub(super) trait Lanes: Copy {
+    unsafe fn load(p: *const f32) -> Self;
+    unsafe fn store(self, p: *mut f32);
+    unsafe fn splat(v: f32) -> Self;
+    /// `self * b + c`, rounded once.
+    unsafe fn fma(self, b: Self, c: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    unsafe fn sub(self, b: Self) -> Self;
+    unsafe fn from_i8(p: *const i8) -> Self;
+    unsafe fn from_f16(p: *const u8) -> Self;
+    unsafe fn from_bf16(p: *const u8) -> Self;
+    /// `(byte >> SHIFT) & MASK`
+    unsafe fn from_bits<const SHIFT: i32, const MASK: u8>(p: *const u8) -> Self;
+    /// `table[(byte >> SHIFT) & 15]`
+    unsafe fn from_table<const SHIFT: i32>(p: *const u8, table: &[i8; 16]) -> Self;
+    /// E4M3 codes, as values times 2^-8.
+    unsafe fn from_e4m3(p: *const u8) -> Self;
+}
