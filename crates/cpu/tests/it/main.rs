@@ -1,0 +1,4 @@
+//! Whole forwards of the CPU backend against goldens that transformers computed, and against themselves.
+
+mod golden;
+mod invariance;
