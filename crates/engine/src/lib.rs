@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Sessions, sampling, generation and the scheduler of one loaded model.
+//!
+//! [`EngineHandle`] is the only door for front ends: ids in, events out. Behind it one OS thread owns the model and
+//! evaluates all running requests together, one forward call a step. [`Session`], [`Sampler`] and [`TokenLogprobs`] are
+//! there for programs that drive a model by hand.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod error;
+mod generation;
+mod handle;
+mod plan;
+mod request;
+mod sampler;
+mod scheduler;
+mod score;
+mod session;
+mod stop;
+
+pub use ds4_text::{Delta, ToolCallDelta};
+pub use error::{Error, Result};
+pub use handle::{EngineConfig, EngineHandle};
+pub use request::{Cancel, Event, Request, ScoreEvent, ScoreRequest, SlotStatus, StopReason, Timings, Usage, Want};
+pub use sampler::{Candidate, Sampler, SamplingParams, TokenLogprobs};
+pub use session::{CheckpointPolicy, Observer, Reuse, Session};

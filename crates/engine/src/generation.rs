@@ -1,0 +1,252 @@
+//! One request's way from logits to events: draw, count, detokenise, parse, look for ends, report. It owns everything of
+//! a request but its state in the model, which is the session's; it calls no model.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ds4_text::{Delta, Detokenizer, DsmlTracker, SamplingState, StreamParser, Tokenizer};
+
+use crate::handle::Sink;
+use crate::sampler::rank;
+use crate::stop::StopFilter;
+use crate::{Event, Request, Result, Sampler, StopReason, Timings, TokenLogprobs, Usage};
+
+/// One running request.
+pub(crate) struct Generation {
+    request: Request,
+    tokenizer: Arc<Tokenizer>,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    parser: StreamParser,
+    tracker: DsmlTracker,
+    stop: StopFilter,
+    /// Tokens that may be generated, and why no more.
+    limit: (u32, StopReason),
+    usage: Usage,
+    clock: Clock,
+    events: Sink<Event>,
+}
+
+/// What to do after a token.
+pub(crate) enum Flow {
+    /// Evaluate this id.
+    Next(u32),
+    /// Nothing more is wanted.
+    Stop(StopReason),
+}
+
+/// When a request reached its phases.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    submitted: Instant,
+    admitted: Instant,
+    prefilled: Option<Instant>,
+    first: Option<Instant>,
+}
+
+impl Generation {
+    /// Starts a request whose prompt has `cached` tokens in its slot already; `submitted` is when it was queued.
+    pub(crate) fn new(
+        mut request: Request,
+        events: Sink<Event>,
+        tokenizer: Arc<Tokenizer>,
+        context: u32,
+        cached: u32,
+        submitted: Instant,
+    ) -> Self {
+        let prompt = request.prompt.len() as u32;
+        let free = context.saturating_sub(prompt);
+        let limit = if request.max_tokens <= free {
+            (request.max_tokens, StopReason::Length)
+        } else {
+            (free, StopReason::ContextFull)
+        };
+        Generation {
+            sampler: Sampler::new(request.sampling),
+            detokenizer: Detokenizer::new(),
+            parser: StreamParser::new(request.thinking, request.tools_offered),
+            tracker: DsmlTracker::new(request.thinking),
+            stop: StopFilter::new(std::mem::take(&mut request.stop)),
+            limit,
+            usage: Usage { prompt, cached, ..Usage::default() },
+            clock: Clock { submitted, admitted: Instant::now(), prefilled: None, first: None },
+            request,
+            tokenizer,
+            events,
+        }
+    }
+
+    /// Reports the end of a request that never got a slot.
+    pub(crate) fn unstarted(request: &Request, submitted: Instant, events: Sink<Event>) {
+        let usage = Usage { prompt: request.prompt.len() as u32, ..Usage::default() };
+        let timings = Timings { queue: submitted.elapsed().as_secs_f64(), ..Timings::default() };
+        events.end(Event::Done { reason: StopReason::Cancelled, usage, timings });
+    }
+
+    /// Whether the caller asked for the end.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.request.cancel.is_cancelled()
+    }
+
+    /// Reports progress and says whether anyone listens.
+    pub(crate) fn prefilled(&mut self, done: u32) -> bool {
+        let Usage { prompt: total, cached, .. } = self.usage;
+        if done == total {
+            self.clock.prefilled = Some(Instant::now());
+        }
+        self.events.send(Event::Prefill { done, total, cached })
+    }
+
+    /// Draws a token from `logits` `[n_vocab]` and reports what it brings.
+    pub(crate) fn advance(&mut self, logits: &[f32]) -> Result<Flow> {
+        if self.usage.completion >= self.limit.0 {
+            return Ok(Flow::Stop(self.limit.1.clone()));
+        }
+        let id = self.choose(logits)?;
+        self.clock.first.get_or_insert_with(Instant::now);
+        let logprobs = match self.request.logprobs {
+            Some(top) => Some(TokenLogprobs::of(logits, id, top)?),
+            None => None,
+        };
+        let special = self.tokenizer.special();
+        let is_eos = id == special.eos;
+        let reasoning = self.parser.in_reasoning();
+        let listening = self.events.send(Event::Token { id, reasoning: reasoning && !is_eos, logprobs });
+        if is_eos && !self.request.ignore_eos {
+            return Ok(Flow::Stop(StopReason::EndOfTurn));
+        }
+        self.usage.completion += 1;
+        self.usage.reasoning += u32::from(reasoning);
+        let end = if is_eos { None } else { self.take(id) };
+        Ok(match end {
+            _ if !listening => Flow::Stop(StopReason::Cancelled),
+            Some(reason) => Flow::Stop(reason),
+            None if self.usage.completion >= self.limit.0 => Flow::Stop(self.limit.1.clone()),
+            None => Flow::Next(id),
+        })
+    }
+
+    /// Reports the end, with everything that was held back.
+    pub(crate) fn finish(mut self, mut reason: StopReason) {
+        // Nothing is shown behind a stop string.
+        if !matches!(reason, StopReason::StopString(_)) {
+            let tail = self.detokenizer.finish();
+            let mut deltas = self.parser.push(&tail);
+            let parser = std::mem::replace(&mut self.parser, StreamParser::new(false, false));
+            let (last, turn) = parser.finish();
+            deltas.extend(last);
+            // Calls that only the final parse can see count as well (prompt.md 18.9).
+            if reason == StopReason::EndOfTurn && !turn.calls.is_empty() {
+                reason = StopReason::ToolCalls;
+            }
+            if let Some(stopped) = self.show(deltas) {
+                reason = stopped;
+            } else {
+                let held = self.stop.finish();
+                self.show_text(held);
+            }
+        }
+        let (usage, timings) = (self.usage, self.clock.timings());
+        self.events.end(Event::Done { reason, usage, timings });
+    }
+
+    /// Ends the request with an error.
+    pub(crate) fn fail(self, error: crate::Error) {
+        self.events.fail(error);
+    }
+
+    /// The id to go on with: forced where a budget says so, else drawn.
+    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        let think_end = self.tokenizer.special().think_end;
+        if self.parser.in_reasoning() {
+            let close = match self.pressure() {
+                Pressure::None => false,
+                Pressure::Soft => rank(logits, think_end) < SOFT_RANK,
+                Pressure::Hard => true,
+            };
+            if close {
+                self.sampler.count(think_end);
+                return Ok(think_end);
+            }
+        }
+        let greedy = self.request.tools_offered && self.tracker.state() == SamplingState::Greedy;
+        self.sampler.sample(logits, greedy)
+    }
+
+    /// How much the reasoning has to end (server.md 5.4).
+    fn pressure(&self) -> Pressure {
+        let Request { think_budget_tokens: budget, reply_reserve: reserve, .. } = self.request;
+        let spent = self.usage.reasoning;
+        let left = self.limit.0 - self.usage.completion;
+        let reserved = reserve > 0 && self.limit.0 >= reserve.saturating_mul(2);
+        let over = budget.saturating_add((budget / 4).min(1024));
+        if (budget > 0 && spent >= over) || (reserved && left <= reserve) {
+            Pressure::Hard
+        } else if (budget > 0 && spent >= budget) || (reserved && left <= reserve.saturating_mul(2)) {
+            Pressure::Soft
+        } else {
+            Pressure::None
+        }
+    }
+
+    /// The text of a token, on its way to the receiver. A reason if it ends the turn.
+    fn take(&mut self, id: u32) -> Option<StopReason> {
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let bytes = tokenizer.token_bytes(id);
+        self.tracker.push(bytes);
+        let text = self.detokenizer.push(bytes);
+        let deltas = self.parser.push(&text);
+        let stopped = self.show(deltas);
+        let closed = self.request.tools_offered && self.parser.block_closed();
+        stopped.or(closed.then_some(StopReason::ToolCalls))
+    }
+
+    /// Sends deltas, text by way of the stop filter. A reason if a stop string appeared.
+    fn show(&mut self, deltas: Vec<Delta>) -> Option<StopReason> {
+        for delta in deltas {
+            let Delta::Text(text) = delta else {
+                // No stop string reaches across reasoning or a call.
+                let held = self.stop.finish();
+                self.show_text(held);
+                self.events.send(Event::Delta(delta));
+                continue;
+            };
+            let (text, stopped) = self.stop.push(&text);
+            self.show_text(text);
+            if let Some(stop) = stopped {
+                return Some(StopReason::StopString(stop));
+            }
+        }
+        None
+    }
+
+    fn show_text(&self, text: String) {
+        if !text.is_empty() {
+            self.events.send(Event::Delta(Delta::Text(text)));
+        }
+    }
+}
+
+impl Clock {
+    fn timings(&self) -> Timings {
+        let now = Instant::now();
+        let prefilled = self.prefilled.unwrap_or(now);
+        Timings {
+            queue: (self.admitted - self.submitted).as_secs_f64(),
+            prefill: (prefilled - self.admitted).as_secs_f64(),
+            decode: (now - prefilled).as_secs_f64(),
+            ttft: self.first.map_or(0.0, |first| (first - self.submitted).as_secs_f64()),
+        }
+    }
+}
+
+enum Pressure {
+    None,
+    /// Close as soon as the model nearly would.
+    Soft,
+    /// Close.
+    Hard,
+}
+
+/// `</think>` is taken under soft pressure if fewer ids than this come before it.
+const SOFT_RANK: u32 = 3;

@@ -1,0 +1,361 @@
+//! The door: the only thing front ends hold. It checks what enters on the caller's thread and passes it to the one
+//! thread that owns the model. It computes nothing.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use ds4_model::{Limits, Model, SlotId};
+use ds4_text::Tokenizer;
+
+use crate::request::{check_history, check_ids};
+use crate::scheduler::Scheduler;
+use crate::session::CheckpointPolicy;
+use crate::{Cancel, Error, Event, Request, Result, ScoreEvent, ScoreRequest, SlotStatus, Want};
+
+/// Settings of the engine thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Requests that may wait for a slot.
+    pub queue: usize,
+    /// Prompt rows per step while other sequences decode: smaller keeps their tokens coming, larger prefills sooner.
+    pub prefill_quantum: u32,
+    /// Rows of logits that one step of scoring may produce (each `n_vocab` floats).
+    pub score_rows: u32,
+    /// Rewind points that each slot keeps.
+    pub checkpoints: CheckpointPolicy,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig { queue: 64, prefill_quantum: 256, score_rows: 32, checkpoints: CheckpointPolicy::default() }
+    }
+}
+
+/// The door to one engine thread. Clones share it; when the last one is dropped the thread finishes what runs and ends.
+#[derive(Clone)]
+pub struct EngineHandle {
+    inbox: Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+impl EngineHandle {
+    /// Starts the thread that owns `model`.
+    ///
+    /// # Errors
+    /// If the model's limits admit no work or the system gives no thread.
+    pub fn start(model: Box<dyn Model>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Result<EngineHandle> {
+        let limits = model.limits();
+        let n_vocab = model.shape().n_vocab;
+        for (name, found) in [("slots", limits.slots), ("max_rows", limits.max_rows), ("context", limits.context)] {
+            if found == 0 {
+                return Err(Error::Parameter { name, found: "0".to_owned(), expected: "at least 1" });
+            }
+        }
+        let shared = Arc::new(Shared {
+            limits,
+            n_vocab,
+            fingerprint: model.fingerprint(),
+            queue: config.queue,
+            waiting: AtomicUsize::new(0),
+            failure: OnceLock::new(),
+            thread: Mutex::new(None),
+        });
+        let (inbox, receiver) = mpsc::channel();
+        let of_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("ds4-engine".to_owned())
+            .spawn(move || Scheduler::new(model, tokenizer, config, receiver, of_thread).run_to_end())
+            .map_err(|e| Error::Stopped(format!("cannot start its thread: {e}")))?;
+        *shared.lock_thread() = Some(thread);
+        Ok(EngineHandle { inbox, shared })
+    }
+
+    /// What the model was opened for.
+    pub fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    /// Ids of the model.
+    pub fn n_vocab(&self) -> usize {
+        self.shared.n_vocab
+    }
+
+    /// Identity of weights and numerics; snapshots are bound to it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.shared.fingerprint
+    }
+
+    /// Why the engine stopped, or nothing while it runs.
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.failure.get().cloned()
+    }
+
+    /// Requests that wait for a slot.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Queues a generation. Its events follow on `request.events`, the last one `Done` or `Failed`.
+    ///
+    /// # Errors
+    /// At once, before anything is queued: a prompt or parameter that cannot work, a full queue, a stopped engine.
+    pub fn submit(&self, request: Request) -> Result<()> {
+        check_history(&request.prompt, self.shared.n_vocab, self.shared.limits.context)?;
+        request.sampling.validate()?;
+        let ticket = self.ticket()?;
+        let events = request.events.clone();
+        self.send(Message::Generate(Box::new(Queued::new(request, events, ticket))))
+    }
+
+    /// Queues a scoring. Results follow on `request.events`.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::submit`].
+    pub fn score(&self, request: ScoreRequest) -> Result<()> {
+        let Shared { n_vocab, limits, .. } = *self.shared;
+        if request.tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if request.tokens.len() > limits.context as usize {
+            return Err(Error::ContextFull { found: request.tokens.len(), context: limits.context });
+        }
+        check_ids(&request.tokens, n_vocab)?;
+        let least = u32::from(matches!(request.want, Want::Logprobs { .. }));
+        if request.from < least || request.from as usize >= request.tokens.len() {
+            let found = request.from.to_string();
+            return Err(Error::Parameter { name: "from", found, expected: "a position of the tokens, not the first" });
+        }
+        let ticket = self.ticket()?;
+        let events = request.events.clone();
+        self.send(Message::Score(Queued::new(request, events, ticket)))
+    }
+
+    /// Logits after the last of `tokens`, waited for.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::score`], and whatever the evaluation ran into.
+    pub fn next_logits(&self, tokens: Vec<u32>) -> Result<Vec<f32>> {
+        let (events, results) = mpsc::channel();
+        let from = (tokens.len() as u32).saturating_sub(1);
+        self.score(ScoreRequest { tokens, from, want: Want::Logits, cancel: Cancel::default(), events })?;
+        let mut logits = Vec::new();
+        for event in results {
+            match event {
+                ScoreEvent::Logits { rows, .. } => logits = rows,
+                ScoreEvent::Failed(error) => return Err(error),
+                ScoreEvent::Done => break,
+                ScoreEvent::Progress { .. } | ScoreEvent::Scored { .. } => {}
+            }
+        }
+        Ok(logits)
+    }
+
+    /// What every slot holds.
+    pub fn slots(&self) -> Result<Vec<SlotStatus>> {
+        let (reply, answer) = mpsc::channel();
+        self.ask(Control::Slots(reply), &answer)
+    }
+
+    /// Forgets what an idle slot holds.
+    pub fn clear(&self, slot: SlotId) -> Result<()> {
+        let (reply, answer) = mpsc::channel();
+        self.ask(Control::Clear(slot, reply), &answer)?
+    }
+
+    /// A snapshot of an idle slot, in the format of [`crate::Session::snapshot`].
+    pub fn snapshot(&self, slot: SlotId) -> Result<Vec<u8>> {
+        let (reply, answer) = mpsc::channel();
+        self.ask(Control::Snapshot(slot, reply), &answer)?
+    }
+
+    /// Puts a snapshot into an idle slot. A refused one leaves the slot as it was.
+    pub fn restore(&self, slot: SlotId, snapshot: Vec<u8>) -> Result<()> {
+        let (reply, answer) = mpsc::channel();
+        self.ask(Control::Restore(slot, snapshot, reply), &answer)?
+    }
+
+    /// Cancels everything and waits until the model is dropped. Later calls fail with `Stopped`.
+    pub fn stop(&self) {
+        // A thread that is gone already needs no message.
+        let _ = self.inbox.send(Message::Control(Control::Stop));
+        let thread = self.shared.lock_thread().take();
+        if let Some(thread) = thread {
+            // Panics were caught and reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+
+    fn ticket(&self) -> Result<Ticket> {
+        let limit = self.shared.queue;
+        let found = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket(Arc::clone(&self.shared));
+        if found >= limit { Err(Error::QueueFull { found, limit }) } else { Ok(ticket) }
+    }
+
+    fn send(&self, message: Message) -> Result<()> {
+        match self.failure() {
+            Some(error) => {
+                message.discard();
+                Err(error)
+            }
+            None => self.inbox.send(message).map_err(|unsent| {
+                unsent.0.discard();
+                self.shared.stopped()
+            }),
+        }
+    }
+
+    fn ask<T>(&self, control: Control, answer: &Receiver<T>) -> Result<T> {
+        self.send(Message::Control(control))?;
+        answer.recv().map_err(|_| self.shared.stopped())
+    }
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineHandle")
+            .field("limits", &self.shared.limits)
+            .field("failure", &self.failure())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What handles and thread have in common.
+pub(crate) struct Shared {
+    limits: Limits,
+    n_vocab: usize,
+    fingerprint: [u8; 32],
+    queue: usize,
+    waiting: AtomicUsize,
+    failure: OnceLock<Error>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Shared {
+    /// Records why the engine ends; the first reason stays.
+    pub(crate) fn fail(&self, error: Error) {
+        let _ = self.failure.set(error);
+    }
+
+    fn stopped(&self) -> Error {
+        self.failure.get().cloned().unwrap_or_else(|| Error::Stopped("its thread has ended".to_owned()))
+    }
+
+    fn lock_thread(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What travels to the thread.
+pub(crate) enum Message {
+    Generate(Box<Queued<Request, Event>>),
+    Score(Queued<ScoreRequest, ScoreEvent>),
+    Control(Control),
+}
+
+impl Message {
+    /// Drops a message that was never accepted: the caller has the error, so its receiver hears nothing.
+    fn discard(self) {
+        match self {
+            Message::Generate(mut queued) => queued.events.ended = true,
+            Message::Score(mut queued) => queued.events.ended = true,
+            Message::Control(_) => {}
+        }
+    }
+}
+
+/// A request that waits for a slot.
+pub(crate) struct Queued<R, E: Failure> {
+    pub(crate) request: R,
+    pub(crate) events: Sink<E>,
+    pub(crate) submitted: Instant,
+    ticket: Ticket,
+}
+
+impl<R, E: Failure> Queued<R, E> {
+    fn new(request: R, events: Sender<E>, ticket: Ticket) -> Self {
+        let events = Sink::new(events, &ticket.0);
+        Queued { request, events, submitted: Instant::now(), ticket }
+    }
+
+    /// Leaves the queue.
+    pub(crate) fn admit(self) -> (R, Sink<E>, Instant) {
+        drop(self.ticket);
+        (self.request, self.events, self.submitted)
+    }
+}
+
+/// Questions answered between two steps.
+pub(crate) enum Control {
+    Slots(Sender<Vec<SlotStatus>>),
+    Clear(SlotId, Sender<Result<()>>),
+    Snapshot(SlotId, Sender<Result<Vec<u8>>>),
+    Restore(SlotId, Vec<u8>, Sender<Result<()>>),
+    Stop,
+}
+
+/// A place in the queue, given back when dropped.
+pub(crate) struct Ticket(Arc<Shared>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An event that says a request failed.
+pub(crate) trait Failure: Sized {
+    fn failed(error: Error) -> Self;
+}
+
+impl Failure for Event {
+    fn failed(error: Error) -> Self {
+        Event::Failed(error)
+    }
+}
+
+impl Failure for ScoreEvent {
+    fn failed(error: Error) -> Self {
+        ScoreEvent::Failed(error)
+    }
+}
+
+/// The sending end of a request. However it goes out of scope, a panic included, its receiver hears a last event.
+pub(crate) struct Sink<E: Failure> {
+    events: Sender<E>,
+    shared: Arc<Shared>,
+    ended: bool,
+}
+
+impl<E: Failure> Sink<E> {
+    fn new(events: Sender<E>, shared: &Arc<Shared>) -> Self {
+        Sink { events, shared: Arc::clone(shared), ended: false }
+    }
+
+    /// Sends and says whether anyone still listens.
+    pub(crate) fn send(&self, event: E) -> bool {
+        self.events.send(event).is_ok()
+    }
+
+    /// Sends the last event.
+    pub(crate) fn end(mut self, event: E) {
+        self.ended = true;
+        let _ = self.events.send(event);
+    }
+
+    /// Ends with `error`.
+    pub(crate) fn fail(self, error: Error) {
+        self.end(E::failed(error));
+    }
+}
+
+impl<E: Failure> Drop for Sink<E> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.events.send(E::failed(self.shared.stopped()));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What goes through the door and what comes back: requests, events, usage and timings. Plain data; the rules are in
+//! `generation` and `scheduler`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+
+use ds4_model::SlotId;
+use ds4_text::Delta;
+
+use crate::{Error, Result, SamplingParams, TokenLogprobs};
+
+/// One generation: ids in, events out. Dropping the receiver of `events` cancels it within one step, as does `cancel`.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The whole history, first token first. What a slot already holds of it is not computed again.
+    pub prompt: Vec<u32>,
+    /// How ids are drawn.
+    pub sampling: SamplingParams,
+    /// Most tokens to generate; the context may end it earlier. 0 evaluates the prompt and stops.
+    pub max_tokens: u32,
+    /// Texts that end the visible answer, not shown themselves. Not looked for in reasoning and tool calls.
+    pub stop: Vec<String>,
+    /// The prompt ends inside reasoning: the output starts there.
+    pub thinking: bool,
+    /// Reasoning tokens after which `</think>` is taken as soon as it is among the three best, and a quarter more (at
+    /// most 1,024) after which it is forced (server.md 5.4). 0: no budget.
+    pub think_budget_tokens: u32,
+    /// Tokens of `max_tokens` kept for the answer: reasoning is closed softly when twice as many are left and by force
+    /// when this many are (server.md 5.4). 0: none.
+    pub reply_reserve: u32,
+    /// Tools were offered: calls are parsed, their syntax is drawn greedily, and a closed block ends the turn.
+    pub tools_offered: bool,
+    /// Go on after end-of-sentence (measurements only).
+    pub ignore_eos: bool,
+    /// Report each token's log-probability and this many best alternatives.
+    pub logprobs: Option<usize>,
+    /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
+    pub cancel: Cancel,
+    /// Where events go. Sending never blocks the engine.
+    pub events: Sender<Event>,
+}
+
+impl Request {
+    /// A request with the defaults of the command line (cli.md 3): sampling defaults, 50,000 tokens, no tools.
+    pub fn new(prompt: Vec<u32>, events: Sender<Event>) -> Self {
+        Request {
+            prompt,
+            sampling: SamplingParams::default(),
+            max_tokens: 50_000,
+            stop: Vec::new(),
+            thinking: false,
+            think_budget_tokens: 0,
+            reply_reserve: 0,
+            tools_offered: false,
+            ignore_eos: false,
+            logprobs: None,
+            cancel: Cancel::default(),
+            events,
+        }
+    }
+}
+
+/// What a request reports, in this order: `Prefill` at least once, then per generated token its `Token` and the `Delta`s
+/// it releases, and last exactly one of `Done` and `Failed`.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Progress through the prompt.
+    Prefill {
+        /// Prompt tokens whose state exists, cached ones included.
+        done: u32,
+        /// Prompt tokens.
+        total: u32,
+        /// Prompt tokens that a slot already held.
+        cached: u32,
+    },
+    /// A token was drawn; an end-of-sentence that ends the turn is reported too.
+    Token {
+        /// Its id.
+        id: u32,
+        /// It belongs to the reasoning, the closing tag included.
+        reasoning: bool,
+        /// Present when the request asked for it.
+        logprobs: Option<TokenLogprobs>,
+    },
+    /// A piece of output.
+    Delta(Delta),
+    /// The request ended as it should.
+    Done {
+        /// Why.
+        reason: StopReason,
+        /// Token counts.
+        usage: Usage,
+        /// Times.
+        timings: Timings,
+    },
+    /// The request ended otherwise. Deltas sent before stand.
+    Failed(Error),
+}
+
+/// Why a generation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model ended its turn.
+    EndOfTurn,
+    /// This stop string was about to appear.
+    StopString(String),
+    /// `max_tokens` were generated.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// A tool-call block closed.
+    ToolCalls,
+    /// The caller asked for it.
+    Cancelled,
+}
+
+/// Token counts of one request (server.md 5.12).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Prompt tokens, cached ones included.
+    pub prompt: u32,
+    /// Prompt tokens that were not computed again.
+    pub cached: u32,
+    /// Every generated token, also of reasoning, tool calls and stop strings, but not the end-of-sentence.
+    pub completion: u32,
+    /// Generated tokens of the reasoning, the closing tag included.
+    pub reasoning: u32,
+}
+
+/// Seconds a request took, by phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// From submission until a slot was free.
+    pub queue: f64,
+    /// From there to the end of the prompt.
+    pub prefill: f64,
+    /// From there to the last token.
+    pub decode: f64,
+    /// From submission to the first generated token; 0 if there was none.
+    pub ttft: f64,
+}
+
+/// Teacher forcing: what the model says of given ids.
+#[derive(Clone, Debug)]
+pub struct ScoreRequest {
+    /// The history.
+    pub tokens: Vec<u32>,
+    /// First position reported. At least 1 for [`Want::Logprobs`].
+    pub from: u32,
+    /// What to report.
+    pub want: Want,
+    /// Ends the request early.
+    pub cancel: Cancel,
+    /// Where results go.
+    pub events: Sender<ScoreEvent>,
+}
+
+/// What a [`ScoreRequest`] reports of positions `from..tokens.len()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Log-probability of each token given those before it, and this many best candidates for its place.
+    Logprobs {
+        /// Candidates per position.
+        top: usize,
+    },
+    /// The logits after each token: what the model expects next. `from = tokens.len() - 1` gives the next token's.
+    Logits,
+}
+
+/// What a [`ScoreRequest`] sends, in position order, the last one `Done` or `Failed`.
+#[derive(Clone, Debug)]
+pub enum ScoreEvent {
+    /// Tokens evaluated so far.
+    Progress {
+        /// Positions whose state exists.
+        done: u32,
+        /// Positions in all.
+        total: u32,
+    },
+    /// Log-probabilities of consecutive tokens.
+    Scored {
+        /// Position of the first.
+        first: u32,
+        /// One entry a token.
+        tokens: Vec<TokenLogprobs>,
+    },
+    /// Logits after consecutive tokens, row-major `[rows, n_vocab]`.
+    Logits {
+        /// Position of the token of the first row.
+        first: u32,
+        /// The rows.
+        rows: Vec<f32>,
+    },
+    /// Everything was reported.
+    Done,
+    /// The request ended otherwise.
+    Failed(Error),
+}
+
+/// A slot as [`crate::EngineHandle::slots`] reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotStatus {
+    /// The slot.
+    pub slot: SlotId,
+    /// Ids whose state it holds, oldest first.
+    pub tokens: Vec<u32>,
+    /// A request is running in it.
+    pub busy: bool,
+    /// Bytes of its rewind points in host memory.
+    pub checkpoint_bytes: u64,
+}
+
+/// A flag that ends a request within one step. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks for the end. Safe to call from any thread, any number of times.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl From<Arc<AtomicBool>> for Cancel {
+    /// Shares a flag that a signal handler sets.
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Cancel(flag)
+    }
+}
+
+/// Ids that a model of `n_vocab` ids and `context` positions can continue: some, all known, one position left.
+pub(crate) fn check_history(tokens: &[u32], n_vocab: usize, context: u32) -> Result<()> {
+    if tokens.is_empty() {
+        return Err(Error::EmptyPrompt);
+    }
+    if tokens.len() >= context as usize {
+        return Err(Error::ContextFull { found: tokens.len(), context });
+    }
+    check_ids(tokens, n_vocab)
+}
+
+/// Every id is one of `n_vocab`.
+pub(crate) fn check_ids(tokens: &[u32], n_vocab: usize) -> Result<()> {
+    match tokens.iter().find(|&&id| id as usize >= n_vocab) {
+        Some(&id) => Err(Error::UnknownToken { id, n_vocab }),
+        None => Ok(()),
+    }
+}
