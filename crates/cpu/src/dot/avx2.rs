@@ -1,10 +1,11 @@
 //! Lanes as two 256-bit registers. 16 registers hold a tile of 2 weight rows by 2 columns.
 
 use std::arch::x86_64::{
-    __m128i, __m256, _mm_and_si128, _mm_loadu_si128, _mm_or_si128, _mm_set1_epi8, _mm_set1_epi16, _mm_shuffle_epi8,
-    _mm_slli_epi16, _mm_srli_epi16, _mm_srli_si128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi16, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    __m128i, __m256, _mm_and_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi16,
+    _mm_shuffle_epi8, _mm_slli_epi16, _mm_srli_epi16, _mm_srli_si128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    _mm256_sub_ps,
 };
 
 use ds4_gguf::DType;
@@ -53,6 +54,11 @@ impl Lanes for Ymm2 {
     unsafe fn from_i8(p: *const i8) -> Self {
         // SAFETY: the trait's contract.
         unsafe { signed(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn from_i8_words(words: [u64; 2]) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { signed(_mm_set_epi64x(words[1] as i64, words[0] as i64)) }
     }
     #[inline(always)]
     unsafe fn from_f16(p: *const u8) -> Self {

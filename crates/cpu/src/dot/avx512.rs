@@ -1,11 +1,11 @@
 //! Lanes as one 512-bit register. 32 registers hold a tile of 8 weight rows by 3 columns.
 
 use std::arch::x86_64::{
-    __m128i, __m512, __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_shuffle_epi8, _mm_srli_epi16,
-    _mm256_and_si256, _mm256_cvtepu8_epi16, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi16, _mm256_slli_epi16,
-    _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32,
-    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    __m128i, __m512, __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_shuffle_epi8,
+    _mm_srli_epi16, _mm256_and_si256, _mm256_cvtepu8_epi16, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi16,
+    _mm256_slli_epi16, _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use ds4_gguf::DType;
@@ -52,6 +52,11 @@ impl Lanes for Zmm {
     unsafe fn from_i8(p: *const i8) -> Self {
         // SAFETY: the trait's contract.
         unsafe { signed(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn from_i8_words(words: [u64; 2]) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { signed(_mm_set_epi64x(words[1] as i64, words[0] as i64)) }
     }
     #[inline(always)]
     unsafe fn from_f16(p: *const u8) -> Self {

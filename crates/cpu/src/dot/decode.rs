@@ -109,22 +109,23 @@ unsafe fn q4_k<V: Lanes>(block: &[u8; 144], out: &mut [f32; 256]) {
 #[inline(always)]
 unsafe fn q2_k<V: Lanes>(block: &[u8; 84], out: &mut [f32; 256]) {
     let (d, dmin) = (half_at(block, 80), half_at(block, 82));
-    for n in 0..2 {
-        for i in [0, 16] {
-            // SAFETY: 16 code bytes at each of the four places; sixteen values for each shift.
-            unsafe {
-                let codes = block.as_ptr().add(16 + 32 * n + i);
-                let bits = [
-                    V::from_bits::<0, 3>(codes),
-                    V::from_bits::<2, 3>(codes),
-                    V::from_bits::<4, 3>(codes),
-                    V::from_bits::<6, 3>(codes),
-                ];
-                for (s, bits) in bits.into_iter().enumerate() {
-                    let b = block[8 * n + 2 * s + i / 16];
-                    let (scale, min) = (V::splat(d * f32::from(b & 15)), V::splat(dmin * f32::from(b >> 4)));
-                    scale.mul(bits).sub(min).store(out.as_mut_ptr().add(128 * n + 32 * s + i));
-                }
+    let (mut scales, mut mins) = ([0f32; 16], [0f32; 16]);
+    // SAFETY: 16 scale bytes, then 16 code bytes at each of four places; sixteen values for each shift.
+    unsafe {
+        V::splat(d).mul(V::from_bits::<0, 15>(block.as_ptr())).store(scales.as_mut_ptr());
+        V::splat(dmin).mul(V::from_bits::<4, 15>(block.as_ptr())).store(mins.as_mut_ptr());
+        for (n, i) in [(0, 0), (0, 16), (1, 0), (1, 16)] {
+            let codes = block.as_ptr().add(16 + 32 * n + i);
+            let bits = [
+                V::from_bits::<0, 3>(codes),
+                V::from_bits::<2, 3>(codes),
+                V::from_bits::<4, 3>(codes),
+                V::from_bits::<6, 3>(codes),
+            ];
+            for (s, bits) in bits.into_iter().enumerate() {
+                let group = 8 * n + 2 * s + i / 16;
+                let (scale, min) = (V::splat(scales[group]), V::splat(mins[group]));
+                scale.mul(bits).sub(min).store(out.as_mut_ptr().add(128 * n + 32 * s + i));
             }
         }
     }
@@ -155,19 +156,18 @@ unsafe fn iq2_xxs<V: Lanes>(block: &[u8; 66], out: &mut [f32; 256]) {
     for (g, group) in groups.iter().enumerate() {
         let word = u64::from_le_bytes(*group);
         let (indices, signs) = (word as u32, (word >> 32) as u32);
-        let mut values = [0u64; 4];
-        for (k, value) in values.iter_mut().enumerate() {
+        let eight = |k: usize| {
             let magnitudes = tables::IQ2_XXS_GRID[(indices >> (8 * k)) as usize & 255];
             let mask = SIGN_MASKS[(signs >> (7 * k)) as usize & 127];
             // Two's complement of the masked bytes. No magnitude is zero, so no carry leaves a byte.
-            *value = (magnitudes ^ mask).wrapping_add(mask & ONES).to_le();
-        }
-        // SAFETY: 32 bytes of values, 32 results.
+            (magnitudes ^ mask).wrapping_add(mask & ONES)
+        };
+        // SAFETY: 32 results.
         unsafe {
             let scale = V::splat(d * (0.5 + (signs >> 28) as f32) * 0.25);
-            for i in [0, 16] {
-                let values = V::from_i8(values.as_ptr().cast::<i8>().add(i));
-                scale.mul(values).store(out.as_mut_ptr().add(32 * g + i));
+            for half in [0, 1] {
+                let values = V::from_i8_words([eight(2 * half), eight(2 * half + 1)]);
+                scale.mul(values).store(out.as_mut_ptr().add(32 * g + 16 * half));
             }
         }
     }

@@ -14,6 +14,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn mul(self, b: Self) -> Self;
     unsafe fn sub(self, b: Self) -> Self;
     unsafe fn from_i8(p: *const i8) -> Self;
+    /// Sixteen bytes in two words, lowest first.
+    unsafe fn from_i8_words(words: [u64; 2]) -> Self;
     unsafe fn from_f16(p: *const u8) -> Self;
     unsafe fn from_bf16(p: *const u8) -> Self;
     /// `(byte >> SHIFT) & MASK`

@@ -14,6 +14,8 @@ use super::tile::{LANES, reduce};
 
 /// Weight rows of a panel.
 const PANEL_ROWS: usize = 16;
+/// Weight rows of the tallest register tile.
+const TILE_ROWS: usize = 8;
 /// Elements of a panel row: 16 rows of 512 floats fill 32 KiB.
 const PANEL_WIDTH: usize = 512;
 /// File bytes that are worth a task of their own.
@@ -40,11 +42,15 @@ impl Matrix {
         isa.decode(self.dtype, &self.data[row * self.row_bytes..(row + 1) * self.row_bytes], out);
     }
 
-    /// Decodes `columns` of a row; both ends lie on block boundaries.
+    /// Decodes `columns` of a row; both ends lie on block boundaries. Asks for what the same row of the next panel column
+    /// holds: panels are too narrow for the machine to see a stream.
     fn decode(&self, isa: Isa, row: usize, columns: Range<usize>, out: &mut [f32]) {
         let at = |column: usize| column / self.dtype.block_len() * self.dtype.block_bytes();
-        let row = &self.data[row * self.row_bytes..(row + 1) * self.row_bytes];
-        isa.decode(self.dtype, &row[at(columns.start)..at(columns.end)], out);
+        let bytes = at(columns.start)..at(columns.end);
+        let start = row * self.row_bytes;
+        let after = if columns.end < self.n_in { bytes.end } else { PANEL_ROWS * self.row_bytes };
+        isa.prefetch(&self.data, start + after..start + after + bytes.len());
+        isa.decode(self.dtype, &self.data[start + bytes.start..start + bytes.end], out);
     }
 }
 
@@ -127,12 +133,12 @@ pub(crate) fn run(isa: Isa, products: &[Product<'_>]) {
     }
 }
 
-/// Enough rows to be worth a task, few enough to keep every thread busy.
+/// Enough rows to be worth a task, few enough to keep every thread busy; whole tiles.
 fn task_rows(product: &Product<'_>, threads: usize) -> usize {
-    let worth = (TASK_BYTES / product.w.row_bytes / product.xs.len().min(8)).max(4);
-    let share = (product.rows.len() / (2 * threads)).max(4);
+    let worth = TASK_BYTES / product.w.row_bytes / product.xs.len().min(8);
+    let share = product.rows.len() / (2 * threads);
     let rows = worth.min(share);
-    if rows >= PANEL_ROWS { rows / PANEL_ROWS * PANEL_ROWS } else { rows / 4 * 4 }
+    if rows >= PANEL_ROWS { rows / PANEL_ROWS * PANEL_ROWS } else { TILE_ROWS }
 }
 
 /// Scratch of one thread: a decoded panel and the accumulators of its products.

@@ -62,6 +62,10 @@ impl Lanes for Array {
         map(p, f32::from)
     }
     #[inline(always)]
+    unsafe fn from_i8_words(words: [u64; 2]) -> Self {
+        Array(std::array::from_fn(|l| f32::from((words[l / 8] >> (8 * (l % 8))) as i8)))
+    }
+    #[inline(always)]
     unsafe fn from_f16(p: *const u8) -> Self {
         pair(p, |bits| f16::from_bits(bits).to_f32())
     }
