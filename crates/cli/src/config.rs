@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ds4_engine::SamplingParams;
+
 use crate::failure::usage;
 use crate::flags::{Diagnostic, Flags, PromptFlag, ThinkFlag};
 
@@ -45,7 +47,9 @@ pub(crate) struct Config {
     /// Empty means no system message.
     pub(crate) system: String,
     pub(crate) think: ThinkFlag,
-    pub(crate) sampling: Sampling,
+    /// Reasoning tokens before reasoning is closed; 0 for no budget.
+    pub(crate) think_budget: u32,
+    pub(crate) sampling: SamplingParams,
     /// Most tokens of one answer.
     pub(crate) tokens: u32,
     /// The prompt is sent without a template.
@@ -111,18 +115,6 @@ impl Runtime {
     }
 }
 
-/// Sampling as asked for; `seed` is fixed here so that it can be printed.
-#[derive(Clone, Debug)]
-pub(crate) struct Sampling {
-    pub(crate) temp: f32,
-    pub(crate) top_p: f32,
-    pub(crate) min_p: f32,
-    pub(crate) top_k: u32,
-    pub(crate) presence_penalty: f32,
-    pub(crate) frequency_penalty: f32,
-    pub(crate) seed: u64,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Text,
@@ -162,8 +154,9 @@ impl Config {
             },
             system: flags.system.unwrap_or_else(|| DEFAULT_SYSTEM.to_owned()),
             think: flags.think.unwrap_or(ThinkFlag::Think),
-            sampling: Sampling {
-                temp: flags.temp.unwrap_or(1.0),
+            think_budget: flags.think_budget.unwrap_or(0),
+            sampling: SamplingParams {
+                temperature: flags.temp.unwrap_or(1.0),
                 top_p: flags.top_p.unwrap_or(1.0),
                 min_p: flags.min_p.unwrap_or(0.05),
                 top_k: flags.top_k.unwrap_or(0),

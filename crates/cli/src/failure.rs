@@ -34,11 +34,16 @@ pub(crate) fn usage_hint(message: impl Into<String>, hint: &'static str) -> anyh
 
 /// The system's reason without the number the standard library adds to it.
 pub(crate) fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
+    without_numbers(&error.to_string())
+}
+
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
     }
+    out
 }
 
 /// Exit code of an error, and the lines it leaves on standard error.
@@ -57,10 +62,12 @@ pub(crate) fn verdict(error: &anyhow::Error) -> (u8, Vec<String>) {
         lines.extend(usage.hint.map(str::to_owned));
         return (2, lines);
     }
-    let device = error
-        .chain()
-        .any(|cause| matches!(cause.downcast_ref::<ds4_model::Error>(), Some(ds4_model::Error::Device { .. })));
-    (if device { 3 } else { 1 }, vec![format!("ds4: {}", one_line(error))])
+    (if error.chain().any(is_device) { 3 } else { 1 }, vec![format!("ds4: {}", one_line(error))])
+}
+
+fn is_device(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(ds4_model::Error::Device { .. }))
+        || matches!(cause.downcast_ref(), Some(ds4_engine::Error::Device(_)))
 }
 
 /// The reader of our output went away: nothing is wrong with us.
@@ -74,10 +81,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let text = match cause.downcast_ref::<io::Error>() {
-            Some(io) => reason(io),
-            None => cause.to_string(),
-        };
+        let text = without_numbers(&cause.to_string());
         if line.is_empty() {
             line = text;
         } else if !line.contains(&text) {
@@ -103,6 +107,13 @@ mod tests {
     fn a_closed_pipe_is_a_quiet_success() {
         let error = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot write");
         assert_eq!(verdict(&error), (0, Vec::new()));
+    }
+
+    #[test]
+    fn a_cause_that_was_already_told_is_not_repeated() {
+        let cause = ds4_gguf::Error::Io { file: "m".to_owned(), source: io::Error::from_raw_os_error(2) };
+        let error = anyhow::Error::new(cause).context("cannot open model");
+        assert_eq!(verdict(&error).1, ["ds4: cannot open model: m: No such file or directory"]);
     }
 
     #[test]

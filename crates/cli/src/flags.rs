@@ -31,6 +31,7 @@ pub(crate) struct Flags {
     pub(crate) frequency_penalty: Option<f32>,
     pub(crate) seed: Option<u64>,
     pub(crate) think: Option<ThinkFlag>,
+    pub(crate) think_budget: Option<u32>,
     pub(crate) raw: bool,
     pub(crate) json: bool,
     pub(crate) stream_json: bool,
@@ -73,7 +74,7 @@ pub(crate) enum Diagnostic {
 const LATER: &[&str] = &[
     "--mtp", "--mtp-draft", "--mtp-margin", "--mtp-model", "--gpus", "--tensor-parallel", "--pipeline-parallel", "--power",
     "--dir-steering-file", "--dir-steering-ffn", "--dir-steering-attn", "--simulate-used-memory", "--prefix-file",
-    "--think-budget-tokens", "--think-level", "--json-schema", "--grammar", "--expert-profile", "--imatrix-dataset",
+    "--think-level", "--json-schema", "--grammar", "--expert-profile", "--imatrix-dataset",
     "--imatrix-out", "--imatrix-max-prompts", "--imatrix-max-tokens", "--imatrix-checkpoint-every", "--vision", "--role",
     "--layers", "--listen", "--coordinator", "--image",
     "--mtp-exact-sampling", "--cuda", "--metal", "--wgpu", "--no-lock", "--dspark-strict", "--ui-logo", "--head-test",
@@ -154,6 +155,7 @@ impl Flags {
             "--think" => self.think = Some(ThinkFlag::Think),
             "--think-max" => self.think = Some(ThinkFlag::Max),
             "--nothink" => self.think = Some(ThinkFlag::None),
+            "--think-budget-tokens" => self.think_budget = Some(args.int(name, 0..=u32::MAX as u64)? as u32),
             _ => return Ok(false),
         }
         Ok(true)

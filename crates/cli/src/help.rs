@@ -76,6 +76,7 @@ thinking
       --think                reason before the answer (default)
       --think-max            reason at length; needs a context of 393216 tokens
       --nothink              answer at once
+      --think-budget-tokens N  close the reasoning after about N tokens; 0 is no budget (default)
       --hide-thinking        print the answer only
 ";
 
@@ -113,9 +114,9 @@ Writes a model file with random weights.
       --preset NAME          flash, pro, mini or tiny (default mini)
       --layers N             main layers, instead of the preset's
       --experts N            routed experts, instead of the preset's
-      --quant NAME           q2, q4, mxfp4 or f16
-      --mtp                  add a draft block
-      --seed N               default 1; equal seeds give equal bytes
+      --quant NAME           q2, q4, mxfp4 or f16 (default q2)
+      --mtp                  the draft-block support file of this shape instead
+      --seed N               default 0; equal seeds give equal bytes
   -t, --threads N            default: all
       --sparse               weights are holes in the file: right size, all zero
       --quiet                no progress bar

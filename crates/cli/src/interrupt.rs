@@ -6,19 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use ds4_engine::Cancel;
 
 use crate::terminal::Settings;
 
 /// Shared between the handler's thread and the work.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt {
-    state: Arc<State>,
-}
-
-#[derive(Default)]
-struct State {
-    busy: AtomicBool,
-    requested: AtomicBool,
+    busy: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -32,8 +28,8 @@ impl Interrupt {
     }
 
     fn signal(&self, settings: &Settings) {
-        let again = self.state.requested.swap(true, Ordering::SeqCst);
-        if again || !self.state.busy.load(Ordering::SeqCst) {
+        let again = self.requested.swap(true, Ordering::SeqCst);
+        if again || !self.busy.load(Ordering::SeqCst) {
             settings.restore();
             std::process::exit(130);
         }
@@ -41,17 +37,22 @@ impl Interrupt {
 
     /// Work begins that stops by itself when asked.
     pub(crate) fn begin(&self) {
-        self.state.requested.store(false, Ordering::SeqCst);
-        self.state.busy.store(true, Ordering::SeqCst);
+        self.requested.store(false, Ordering::SeqCst);
+        self.busy.store(true, Ordering::SeqCst);
     }
 
     /// The work is over; whether it had been asked to stop.
     pub(crate) fn end(&self) -> bool {
-        self.state.busy.store(false, Ordering::SeqCst);
-        self.state.requested.swap(false, Ordering::SeqCst)
+        self.busy.store(false, Ordering::SeqCst);
+        self.requested.swap(false, Ordering::SeqCst)
     }
 
     pub(crate) fn requested(&self) -> bool {
-        self.state.requested.load(Ordering::SeqCst)
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// The flag itself, for the engine to look at between steps.
+    pub(crate) fn cancel(&self) -> Cancel {
+        Cancel::from(Arc::clone(&self.requested))
     }
 }

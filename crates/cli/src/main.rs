@@ -2,13 +2,32 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod args;
+mod bench;
+mod check;
+mod compare;
 mod config;
+mod conversation;
+mod device;
+mod embedded;
 mod failure;
+mod file;
 mod flags;
 mod help;
+mod inspect;
 mod interrupt;
+mod logits;
+mod logprobs;
+mod memory;
+mod printer;
+mod progress;
+mod repl;
+mod run;
+mod score;
+mod synth;
 mod terminal;
+mod tokens;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -16,7 +35,9 @@ use std::process::ExitCode;
 
 use config::{Action, Config, Surroundings};
 use flags::Flags;
-use interrupt::Interrupt;
+
+/// Subcommands of other parts of the family.
+const LATER: &[&str] = &["server", "eval", "agent", "download", "doctor", "plot", "steering"];
 
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
@@ -27,14 +48,25 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The first word chooses the program; without a known one it is the chat.
 fn run(out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut words = std::env::args_os().skip(1).peekable();
-    let command = words.peek().and_then(|word| word.to_str()).unwrap_or_default().to_owned();
-    let _ = (&command, Action::Repl, Interrupt::install);
-    one_program(words, out)
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let rest = words.iter().skip(1).cloned();
+    match words.first().and_then(|word| word.to_str()) {
+        Some("synth") => synth::main(rest, out),
+        Some("check") => check::main(rest, out),
+        Some("logits") => logits::main(rest, out),
+        Some("compare") => compare::main(rest, out),
+        Some("bench") => bench::main(rest, out),
+        Some(name) if LATER.contains(&name) => Err(failure::usage(format!("{name} is not supported by this build"))),
+        Some(name) if !name.starts_with('-') => {
+            Err(failure::usage_hint(format!("unknown command: {name}"), "try 'ds4 --help'"))
+        }
+        _ => chat(words, out),
+    }
 }
 
-fn one_program(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
+fn chat(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
     let flags = Flags::parse(words)?;
     if let Some(topic) = &flags.help {
         return terminal::show(out, &help::page(topic.as_deref())?);
@@ -43,6 +75,14 @@ fn one_program(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> an
         return terminal::show(out, &help::version());
     }
     let config = Config::resolve(flags, &Surroundings::look())?;
-    let _ = config;
-    Ok(())
+    match &config.action {
+        Action::OneShot(prompt) => run::one_shot(&config, prompt, out),
+        Action::Repl => repl::run(config, out),
+        Action::Inspect => inspect::run(&config, out),
+        Action::DumpTokens(prompt) => tokens::dump(&config, prompt, out),
+        Action::DumpLogprobs(file, prompt) => logprobs::dump_logprobs(&config, file, prompt),
+        Action::DumpLogits(file, prompt) => logprobs::dump_logits(&config, file, prompt),
+        Action::Perplexity(file) => score::perplexity(&config, file, out),
+        Action::Score(file) => score::continuations(&config, file, out),
+    }
 }

@@ -57,6 +57,11 @@ impl Printer {
         put(out, &text)
     }
 
+    /// Whether anything was to be shown yet.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.part != Part::Nothing
+    }
+
     /// Ends the line that the answer stands on.
     pub(crate) fn finish(&mut self, out: &mut dyn Write) -> anyhow::Result<()> {
         self.held.clear();

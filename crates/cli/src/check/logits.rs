@@ -1,0 +1,281 @@
+//! Golden logits of small models: every recorded prompt in both modes, fed whole, token by token and in chunks, against the
+//! recorded rows; streams after each layer where they are recorded; and the numerics users get, by their divergence.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use ds4_gguf::Gguf;
+use ds4_model::Model;
+use serde::Deserialize;
+
+use super::{Options, Report};
+use crate::config::ModelSource;
+use crate::device::{self, Precision};
+use crate::file::read_text;
+use crate::logits::{check_ids, for_each_chunk};
+
+const TOLERANCE: f32 = 1e-3;
+const NOISE_FACTOR: f32 = 10.0;
+/// Streams grow with depth, so their error is judged by the size of the row.
+const STREAM_TOLERANCE: f32 = 1e-4;
+/// Median divergence allowed when cache rows are stored compactly.
+const MAX_MEDIAN_KL: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Golden {
+    gguf: String,
+    f32: String,
+    f32_count: usize,
+    vocab: usize,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    n: usize,
+    tokens: Vec<u32>,
+    positions: Vec<usize>,
+    plain: Rows,
+    qat: Rows,
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    offset: usize,
+    rows: usize,
+    noise: Vec<f32>,
+    argmax_all: Vec<u32>,
+    trace: Option<Trace>,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    offset: usize,
+    /// `[layer][position][stream values]`
+    shape: [usize; 3],
+}
+
+/// One recorded prompt in one mode.
+struct Truth<'a> {
+    case: &'a Case,
+    rows: &'a Rows,
+    /// `[rows][vocab]`
+    logits: &'a [f32],
+    vocab: usize,
+}
+
+pub(super) fn check(path: &Path, options: &Options, report: &mut Report<'_>) -> anyhow::Result<()> {
+    let golden: Golden = serde_json::from_str(&read_text(path, "golden")?)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let values = read_values(&folder.join(&golden.f32), golden.f32_count)?;
+    let gguf = device::open_gguf(&ModelSource::File(folder.join(&golden.gguf)), true)?;
+    let name = golden.gguf.trim_end_matches(".gguf");
+    for (at, case) in golden.cases.iter().enumerate() {
+        let modes = [("plain", Precision::Plain, &case.plain), ("qat", Precision::Quality, &case.qat)];
+        for (mode, precision, rows) in modes {
+            let truth = Truth::new(case, rows, &values, golden.vocab).with_context(|| format!("case {at} {mode}"))?;
+            let label = format!("{name} n={} {mode}", case.n);
+            check_feedings(&gguf, precision, &truth, options, &label, report)?;
+            if let Some(trace) = &rows.trace {
+                check_trace(&gguf, precision, &truth, trace, &values, options, &label, report)?;
+            }
+        }
+        let truth = Truth::new(case, &case.qat, &values, golden.vocab)?;
+        check_default(&gguf, &truth, options, &format!("{name} n={} default", case.n), report)?;
+    }
+    Ok(())
+}
+
+/// Little-endian floats, as many as announced.
+fn read_values(path: &Path, count: usize) -> anyhow::Result<Vec<f32>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot open {}", path.display()))?;
+    if bytes.len() != count.saturating_mul(4) {
+        bail!("{}: {} bytes, expected {count} floats", path.display(), bytes.len());
+    }
+    Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+impl<'a> Truth<'a> {
+    fn new(case: &'a Case, rows: &'a Rows, values: &'a [f32], vocab: usize) -> anyhow::Result<Self> {
+        let n = case.n;
+        if n == 0 || case.tokens.len() != n || rows.argmax_all.len() != n {
+            bail!("{} tokens and {} argmax values, expected {n}", case.tokens.len(), rows.argmax_all.len());
+        }
+        if rows.rows == 0 || case.positions.len() != rows.rows || rows.noise.len() != rows.rows {
+            bail!("{} positions and {} noise values, expected {}", case.positions.len(), rows.noise.len(), rows.rows);
+        }
+        if let Some(at) = case.positions.iter().find(|&&at| at >= n) {
+            bail!("position {at}, expected less than {n}");
+        }
+        check_ids(&case.tokens, vocab)?;
+        let logits = slice(values, rows.offset, rows.rows.checked_mul(vocab))?;
+        Ok(Self { case, rows, logits, vocab })
+    }
+
+    fn row(&self, at: usize) -> &'a [f32] {
+        &self.logits[at * self.vocab..(at + 1) * self.vocab]
+    }
+}
+
+fn slice(values: &[f32], offset: usize, len: Option<usize>) -> anyhow::Result<&[f32]> {
+    let end = len.and_then(|len| offset.checked_add(len));
+    end.and_then(|end| values.get(offset..end)).with_context(|| format!("offset {offset} lies outside the values"))
+}
+
+fn check_feedings(
+    gguf: &Gguf,
+    precision: Precision,
+    truth: &Truth<'_>,
+    options: &Options,
+    label: &str,
+    report: &mut Report<'_>,
+) -> anyhow::Result<()> {
+    let n = truth.case.n;
+    let mut feedings = vec![("whole".to_owned(), n), ("token by token".to_owned(), 1)];
+    feedings.extend(options.chunk.map(|chunk| (format!("chunks of {chunk}"), chunk)));
+    let most = feedings.iter().map(|(_, chunk)| *chunk).max().unwrap_or(n).min(n);
+    let mut model = device::load_for_test(gguf, n, most, precision, options.threads)?;
+    for (feeding, chunk) in feedings {
+        let logits = all_logits(&mut *model, truth, chunk)?;
+        let label = format!("{label} {feeding}");
+        let (worst, difference) = beyond_limit(truth, &logits);
+        let kl = median_kl(truth, &logits);
+        let agreement = argmax_agreement(truth, &logits);
+        report.note(&format!("{label}: largest error {worst:.2e}, median KL {kl:.2e}, argmax agreement {agreement:.4}"))?;
+        report.case(&label, difference)?;
+    }
+    Ok(())
+}
+
+fn check_default(
+    gguf: &Gguf,
+    truth: &Truth<'_>,
+    options: &Options,
+    label: &str,
+    report: &mut Report<'_>,
+) -> anyhow::Result<()> {
+    let n = truth.case.n;
+    let mut model = device::load_for_test(gguf, n, n, Precision::Default, options.threads)?;
+    let logits = all_logits(&mut *model, truth, n)?;
+    let kl = median_kl(truth, &logits);
+    let agreement = argmax_agreement(truth, &logits);
+    report.note(&format!("{label}: median KL {kl:.2e}, argmax agreement {agreement:.4}"))?;
+    // Written so that a divergence that is no number fails.
+    let within = kl <= MAX_MEDIAN_KL;
+    report.case(label, (!within).then(|| format!("median KL {kl:.2e}, expected at most {MAX_MEDIAN_KL:.0e}")))
+}
+
+/// `[n][vocab]`
+fn all_logits(model: &mut dyn Model, truth: &Truth<'_>, chunk: usize) -> anyhow::Result<Vec<f32>> {
+    if model.shape().n_vocab != truth.vocab {
+        bail!("model has {} tokens, expected {}", model.shape().n_vocab, truth.vocab);
+    }
+    let mut all = Vec::with_capacity(truth.case.n * truth.vocab);
+    for_each_chunk(model, &truth.case.tokens, chunk.min(truth.case.n), &mut |_, rows| {
+        all.extend_from_slice(rows);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Recorded rows with what was computed for them.
+fn pairs<'a>(truth: &'a Truth<'_>, logits: &'a [f32]) -> impl Iterator<Item = (usize, &'a [f32], &'a [f32])> {
+    let vocab = truth.vocab;
+    truth.case.positions.iter().enumerate().map(move |(at, &pos)| {
+        (at, truth.row(at), &logits[pos * vocab..(pos + 1) * vocab])
+    })
+}
+
+/// The largest error of all rows, and the first row whose error is beyond its limit.
+fn beyond_limit(truth: &Truth<'_>, logits: &[f32]) -> (f32, Option<String>) {
+    let (mut worst, mut first) = (0.0_f32, None);
+    for (at, expected, found) in pairs(truth, logits) {
+        let error = largest_error(expected, found);
+        let limit = TOLERANCE + NOISE_FACTOR * truth.rows.noise[at];
+        worst = worst.max(error);
+        let within = error <= limit;
+        if !within && first.is_none() {
+            first = Some(format!("position {}: error {error:.2e}, limit {limit:.2e}", truth.case.positions[at]));
+        }
+    }
+    (worst, first)
+}
+
+/// Infinite if anything is not a number.
+fn largest_error(expected: &[f32], found: &[f32]) -> f32 {
+    let error = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+    expected.iter().zip(found).map(error).fold(0.0, f32::max)
+}
+
+fn argmax_agreement(truth: &Truth<'_>, logits: &[f32]) -> f64 {
+    let best = |row: &[f32]| {
+        (0..row.len()).fold(0, |best, id| if row[id] > row[best] { id } else { best }) as u32
+    };
+    let same = logits.chunks_exact(truth.vocab).zip(&truth.rows.argmax_all).filter(|(row, id)| best(row) == **id).count();
+    same as f64 / truth.case.n as f64
+}
+
+fn median_kl(truth: &Truth<'_>, logits: &[f32]) -> f64 {
+    let mut all: Vec<f64> = pairs(truth, logits).map(|(_, expected, found)| divergence(expected, found)).collect();
+    all.sort_by(f64::total_cmp);
+    let middle = all.len() / 2;
+    if all.len() % 2 == 1 { all[middle] } else { f64::midpoint(all[middle - 1], all[middle]) }
+}
+
+fn divergence(expected: &[f32], found: &[f32]) -> f64 {
+    let (p, q) = (log_softmax(expected), log_softmax(found));
+    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
+}
+
+fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let wide: Vec<f64> = row.iter().map(|&z| f64::from(z)).collect();
+    let total = crate::compare::log_sum_exp(&wide);
+    wide.iter().map(|z| z - total).collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "one check with everything it compares")]
+fn check_trace(
+    gguf: &Gguf,
+    precision: Precision,
+    truth: &Truth<'_>,
+    trace: &Trace,
+    values: &[f32],
+    options: &Options,
+    label: &str,
+    report: &mut Report<'_>,
+) -> anyhow::Result<()> {
+    let [layers, positions, width] = trace.shape;
+    let expected = slice(values, trace.offset, layers.checked_mul(positions).and_then(|n| n.checked_mul(width)))?;
+    let found = device::trace(gguf, &truth.case.tokens, precision, options.threads)?;
+    if found.len() != layers || found.iter().any(|layer| layer.len() != positions * width) || positions != truth.case.n {
+        bail!("{label}: trace of {:?}, the model has {} layers", trace.shape, found.len());
+    }
+    let mut difference = None;
+    for (layer, (expected, found)) in expected.chunks_exact(positions * width).zip(&found).enumerate() {
+        let size = expected.iter().fold(1.0_f32, |most, v| most.max(v.abs()));
+        let error = largest_error(expected, found);
+        let within = error <= STREAM_TOLERANCE * size;
+        if !within && difference.is_none() {
+            difference = Some(format!("first wrong layer {layer}: error {error:.2e} at size {size:.2e}"));
+        }
+    }
+    report.case(&format!("{label} streams"), difference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_no_number_is_infinitely_wrong() {
+        assert_eq!(largest_error(&[1.0, 2.0], &[1.0, f32::NAN]), f32::INFINITY);
+        assert_eq!(largest_error(&[1.0, 2.0], &[1.5, 2.0]), 0.5);
+        assert!(!(divergence(&[0.0, 1.0], &[f32::NAN, 1.0]) <= MAX_MEDIAN_KL));
+    }
+
+    #[test]
+    fn equal_rows_have_no_divergence_and_unequal_ones_do() {
+        assert!(divergence(&[0.0, 1.0, 2.0], &[5.0, 6.0, 7.0]).abs() < 1e-12);
+        assert!(divergence(&[0.0, 1.0], &[1.0, 0.0]) > 0.1);
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether a model fits: the line before loading, the refusal, and what the machine has. Knows no device.
+
+use std::fs;
+use std::hint::black_box;
+use std::thread;
+
+use anyhow::bail;
+use ds4_gguf::Gguf;
+use ds4_model::MemoryPlan;
+
+const PAGE: usize = 4096;
+
+/// The line printed before loading.
+pub(crate) fn line(plan: &MemoryPlan, context: u32) -> String {
+    format!(
+        "ds4: memory: weights {}, KV {}, scratch {} (context {context}, backend cpu)",
+        size(plan.weights),
+        size(plan.kv),
+        size(plan.scratch),
+    )
+}
+
+/// Refuses a context whose cache and scratch do not fit in free memory, naming the largest that does. Weights stay in the
+/// file mapping, which the system may drop and read again, so they slow a run down but never forbid it.
+pub(crate) fn check(
+    plan: &MemoryPlan,
+    context: u32,
+    kv_at: impl Fn(u32) -> anyhow::Result<u64>,
+) -> anyhow::Result<()> {
+    let Some(free) = available() else { return Ok(()) };
+    let needed = plan.kv + plan.scratch;
+    if needed <= free {
+        return Ok(());
+    }
+    let (mut fits, mut over) = (0, context);
+    while over - fits > 1 {
+        let middle = fits + (over - fits) / 2;
+        if kv_at(middle)? + plan.scratch <= free { fits = middle } else { over = middle }
+    }
+    let largest = if fits == 0 { "no context fits".to_owned() } else { format!("largest that fits is --ctx={fits}") };
+    bail!("not enough memory for --ctx={context}: needs {}, free are {}: {largest}", size(needed), size(free));
+}
+
+/// Bytes that a new allocation may use: what the system calls available, within the control group's limit.
+fn available() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let free = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    match (number("/sys/fs/cgroup/memory.max"), number("/sys/fs/cgroup/memory.current")) {
+        (Some(most), Some(used)) => Some(free.min(most.saturating_sub(used))),
+        _ => Some(free),
+    }
+}
+
+/// Reads one byte of every page of every tensor, so that the first answer does not wait for the disk.
+pub(crate) fn warm(gguf: &Gguf, threads: usize) {
+    let tensors = gguf.tensors();
+    thread::scope(|scope| {
+        for part in tensors.chunks(tensors.len().div_ceil(threads.max(1)).max(1)) {
+            scope.spawn(move || {
+                for tensor in part.iter().filter_map(|info| gguf.tensor(&info.name)) {
+                    black_box(tensor.data.iter().step_by(PAGE).map(|&byte| u64::from(byte)).sum::<u64>());
+                }
+            });
+        }
+    });
+}
+
+/// A size with its unit, powers of ten.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_that_does_not_fit_names_the_largest_that_does() {
+        let plan = MemoryPlan { weights: 0, kv: u64::MAX / 4, scratch: 0 };
+        let error = check(&plan, 1000, |ctx| Ok(if ctx <= 123 { 0 } else { u64::MAX / 4 })).expect_err("too large");
+        assert!(error.to_string().ends_with("largest that fits is --ctx=123"), "{error}");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!([size(1500), size(2_600_000), size(86_700_000_000)], ["1.5 kB", "2.6 MB", "86.70 GB"]);
+    }
+}
