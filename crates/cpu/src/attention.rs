@@ -20,7 +20,7 @@ pub(crate) fn attend(
 ) {
     let (s, n) = (&cpu.shape, step.n);
     let width = s.n_head * s.head_dim;
-    let step_rows = cpu.rows(step);
+    let step_rows = Cpu::rows(step);
     let (sinks, queries) = (sinks.values(cpu.isa), q.heads.floats(n * width));
     let selected = selected.view::<u32>(n * s.index_top_k);
     // A row is one task; where rows are fewer than threads its heads are shared out.

@@ -59,7 +59,7 @@ impl Cpu {
         })
     }
 
-    pub(crate) fn rows<'a>(&self, step: &'a Step<Buffer>) -> &'a [StepRow] {
+    pub(crate) fn rows(step: &Step<Buffer>) -> &[StepRow] {
         step.rows.view(step.n)
     }
 

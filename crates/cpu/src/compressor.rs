@@ -13,7 +13,7 @@ pub(crate) fn compress(
     low: &LowRank<Buffer>,
     out: &mut Compressed<Buffer>,
 ) {
-    let (s, step_rows) = (&cpu.shape, cpu.rows(step));
+    let (s, step_rows) = (&cpu.shape, Cpu::rows(step));
     let width = Shape::pooled_dim(w.ratio, s.head_dim);
     let pooled = low.pooled.floats(2 * step.n * width);
     let inputs = Inputs { ratio: w.ratio, width, step: pooled, ring: &out.frontier };

@@ -7,7 +7,7 @@ use crate::{Buffer, Cpu, Weight};
 
 pub(crate) fn embed(cpu: &Cpu, step: &Step<Buffer>, table: &Weight, streams: &mut Buffer) {
     let n_embd = cpu.shape.n_embd;
-    let rows = cpu.rows(step);
+    let rows = Cpu::rows(step);
     streams.floats_mut(step.n * HC * n_embd).par_chunks_mut(HC * n_embd).zip(rows).for_each(|(streams, row)| {
         let (first, rest) = streams.split_at_mut(n_embd);
         table.matrix().decode_row(cpu.isa, row.token as usize, first);

@@ -13,7 +13,7 @@ pub(crate) fn head(cpu: &Cpu, step: &Step<Buffer>, w: &HeadWeights<Weight>, stre
     let streams = streams.floats(step.n * width);
     // Rows that want logits, in the order of their logits.
     let mut wanted: Vec<(u32, &[f32])> =
-        cpu.rows(step).iter().zip(streams.chunks(width)).map(|(row, streams)| (row.logits, streams)).collect();
+        Cpu::rows(step).iter().zip(streams.chunks(width)).map(|(row, streams)| (row.logits, streams)).collect();
     wanted.retain(|(at, _)| *at != NO_LOGITS);
     wanted.sort_by_key(|(at, _)| *at);
     let xs: Vec<&[f32]> = wanted.into_iter().map(|(_, streams)| streams).collect();

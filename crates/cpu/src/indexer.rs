@@ -26,7 +26,7 @@ pub(crate) fn select(
     selected
         .view_mut::<u32>(n * s.index_top_k)
         .par_chunks_mut(s.index_top_k)
-        .zip(cpu.rows(step))
+        .zip(Cpu::rows(step))
         .zip(weights.par_chunks(s.n_index_head))
         .zip(queries.par_chunks(width))
         .filter(|(((_, row), _), _)| cpu.selects(row.pos))

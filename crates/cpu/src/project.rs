@@ -16,7 +16,7 @@ pub(crate) fn project(
     window: &mut Rows<Buffer>,
 ) {
     let (s, n, isa) = (&cpu.shape, step.n, cpu.isa);
-    let step_rows = cpu.rows(step);
+    let step_rows = Cpu::rows(step);
     let xs: Vec<&[f32]> = x.floats(n * s.n_embd).chunks(s.n_embd).collect();
     let mut kv = vec![0f32; n * s.head_dim];
     let pooled_dim = Shape::pooled_dim(w.ratio, s.head_dim);

@@ -15,7 +15,7 @@ pub(crate) fn query(
     q: &mut Queries<Buffer>,
 ) {
     let (s, n, isa) = (&cpu.shape, step.n, cpu.isa);
-    let rows = cpu.rows(step);
+    let rows = Cpu::rows(step);
     let xs: Vec<&[f32]> = low.q.floats(n * s.q_lora_dim).chunks(s.q_lora_dim).collect();
     let (width, index_width) = (s.n_head * s.head_dim, s.n_index_head * s.index_dim);
     // Below the first position that has something to select nobody reads the indexer's queries.

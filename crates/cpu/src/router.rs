@@ -33,7 +33,7 @@ pub(crate) fn route(
     shared.par_iter_mut().zip(up).with_min_len(1024).for_each(|(gate, up)| *gate = swiglu(*gate, up, w.clamp));
     let ids = routing.ids.view_mut::<u32>(n * s.n_expert_used);
     let weights = routing.weights.floats_mut(n * s.n_expert_used);
-    let rows = cpu.rows(step).iter().zip(logits.chunks_mut(s.n_expert));
+    let rows = Cpu::rows(step).iter().zip(logits.chunks_mut(s.n_expert));
     for ((ids, weights), (row, scores)) in
         ids.chunks_mut(s.n_expert_used).zip(weights.chunks_mut(s.n_expert_used)).zip(rows)
     {

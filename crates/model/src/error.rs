@@ -1,7 +1,5 @@
 //! What can go wrong between a file, a batch and a device.
 
-use ds4_gguf::Dims;
-
 /// Errors of loading and running a model.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -28,7 +26,7 @@ pub enum Error {
         /// GGUF tensor name.
         tensor: String,
         /// Dims that the shape asks for.
-        expected: Dims,
+        expected: String,
     },
     /// A tensor has other dims than the shape asks for.
     #[error("{file}: {tensor}: dims {found}, expected {expected}")]
@@ -38,9 +36,9 @@ pub enum Error {
         /// GGUF tensor name.
         tensor: String,
         /// Dims in the file.
-        found: Dims,
+        found: String,
         /// Dims that the shape asks for.
-        expected: Dims,
+        expected: String,
     },
     /// A tensor has a type that its role cannot have.
     #[error("{file}: {tensor}: type {found}, expected {expected}")]

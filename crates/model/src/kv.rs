@@ -43,7 +43,7 @@ impl Numerics {
 
 /// Compressed rows visible to the query at `pos`: every window that has closed, including one that closes at `pos` itself.
 pub fn visible_rows(pos: u32, ratio: u32) -> u32 {
-    if ratio == 0 { 0 } else { (pos + 1) / ratio }
+    (pos + 1).checked_div(ratio).unwrap_or(0)
 }
 
 /// A table of equal rows for each slot: append-only by row number, or a ring by position.

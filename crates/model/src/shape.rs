@@ -291,14 +291,14 @@ impl Shape {
     fn check(&self, read: &Reader<'_>) -> Result<()> {
         let bad =
             |key: &str, found: String, expected: String| Err(read.wrong(&format!("deepseek4.{key}"), found, expected));
-        if self.n_rot % 2 != 0 || self.n_rot > self.head_dim || self.n_rot > self.index_dim {
+        if !self.n_rot.is_multiple_of(2) || self.n_rot > self.head_dim || self.n_rot > self.index_dim {
             return bad(
                 "rope.dimension_count",
                 self.n_rot.to_string(),
                 "an even number, at most the head widths".to_owned(),
             );
         }
-        if self.nope_dim() == 0 || self.nope_dim() % E4M3_BLOCK != 0 {
+        if self.nope_dim() == 0 || !self.nope_dim().is_multiple_of(E4M3_BLOCK) {
             let expected = format!("rope.dimension_count {} plus a multiple of {E4M3_BLOCK}", self.n_rot);
             return bad("attention.key_length", self.head_dim.to_string(), expected);
         }
@@ -309,7 +309,7 @@ impl Shape {
                 "a power of two from 32".to_owned(),
             );
         }
-        if self.n_head % self.n_out_group != 0 {
+        if !self.n_head.is_multiple_of(self.n_out_group) {
             return bad(
                 "attention.output_group_count",
                 self.n_out_group.to_string(),

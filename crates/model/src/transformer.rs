@@ -172,42 +172,14 @@ impl<B: Backend> Model for Transformer<B> {
         self.limits
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()> {
+    fn forward(&mut self, batch: &Batch<'_>, mut logits: &mut [f32]) -> Result<()> {
         self.check(batch, logits)?;
-        let (mut tokens, mut rest) = (batch.tokens, logits);
-        let mut pieces = Vec::new();
-        let mut wanted = 0;
-        let flush = |model: &mut Self, pieces: &mut Vec<(Span, &[u32])>, wanted: &mut usize, rest: &mut &mut [f32]| {
-            let (now, later) = std::mem::take(rest).split_at_mut(*wanted * model.shape.n_vocab);
-            *rest = later;
-            *wanted = 0;
-            model.step(&std::mem::take(pieces), now)
-        };
-        for span in batch.spans {
-            let mut left = *span;
-            while left.len > 0 {
-                let len = match left.logits {
-                    LogitRows::All => left.len.min((MAX_LOGIT_ROWS - wanted) as u32),
-                    LogitRows::Last if wanted == MAX_LOGIT_ROWS => 0,
-                    _ => left.len,
-                };
-                if len == 0 {
-                    flush(self, &mut pieces, &mut wanted, &mut rest)?;
-                    continue;
-                }
-                let piece = Span { len, ..left };
-                let (now, later) = tokens.split_at(len as usize);
-                tokens = later;
-                wanted += piece.logit_rows();
-                pieces.push((piece, now));
-                left = Span { pos: left.pos + len, len: left.len - len, ..left };
-                // The rest of this span reads what the piece has written: it belongs to a later step.
-                if left.len > 0 {
-                    flush(self, &mut pieces, &mut wanted, &mut rest)?;
-                }
-            }
+        for pieces in steps(batch) {
+            let wanted: usize = pieces.iter().map(|(span, _)| span.logit_rows()).sum();
+            let now = logits.split_off_mut(..wanted * self.shape.n_vocab).expect("checked: room for every row");
+            self.step(&pieces, now)?;
         }
-        flush(self, &mut pieces, &mut wanted, &mut rest)
+        Ok(())
     }
 
     fn save(&mut self, slot: SlotId, rows: Range<u32>, out: &mut dyn Write) -> Result<()> {
@@ -240,6 +212,31 @@ impl<B: Backend> Model for Transformer<B> {
     fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
     }
+}
+
+/// Cuts a batch into steps of at most `MAX_LOGIT_ROWS` rows of logits. Pieces of one span fall into different steps: each
+/// reads what the one before has written.
+fn steps<'a>(batch: &Batch<'a>) -> Vec<Vec<(Span, &'a [u32])>> {
+    let mut steps = vec![Vec::new()];
+    let (mut tokens, mut wanted) = (batch.tokens, 0);
+    for span in batch.spans {
+        let mut left = *span;
+        while left.len > 0 {
+            if wanted == MAX_LOGIT_ROWS && left.logits != LogitRows::None {
+                steps.push(Vec::new());
+                wanted = 0;
+            }
+            let len =
+                if left.logits == LogitRows::All { left.len.min((MAX_LOGIT_ROWS - wanted) as u32) } else { left.len };
+            let piece = Span { len, ..left };
+            let (now, later) = tokens.split_at(len as usize);
+            tokens = later;
+            wanted += piece.logit_rows();
+            steps.last_mut().expect("never empty").push((piece, now));
+            left = Span { pos: left.pos + len, len: left.len - len, ..left };
+        }
+    }
+    steps
 }
 
 fn check_limits(limits: Limits) -> Result<()> {

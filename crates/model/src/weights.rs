@@ -291,11 +291,16 @@ pub(crate) fn find(file: &Gguf, spec: &TensorSpec) -> Result<Tensor> {
     let name = || (file.name().to_owned(), spec.name.clone());
     let Some(tensor) = file.tensor(&spec.name) else {
         let (file, tensor) = name();
-        return Err(Error::MissingTensor { file, tensor, expected: spec.dims });
+        return Err(Error::MissingTensor { file, tensor, expected: spec.dims.to_string() });
     };
     if tensor.dims != spec.dims {
         let (file, name) = name();
-        return Err(Error::WrongDims { file, tensor: name, found: tensor.dims, expected: spec.dims });
+        return Err(Error::WrongDims {
+            file,
+            tensor: name,
+            found: tensor.dims.to_string(),
+            expected: spec.dims.to_string(),
+        });
     }
     let accepted = spec.class.accepted();
     if !accepted.contains(&tensor.dtype) {

@@ -89,20 +89,6 @@ impl Isa {
         dispatch!(self, decode(dtype, bytes, out));
     }
 
-    /// Asks the memory system for bytes that will be read soon. A range beyond the data is harmless.
-    fn prefetch(self, data: &[u8], range: std::ops::Range<usize>) {
-        #[cfg(target_arch = "x86_64")]
-        for at in range.step_by(64) {
-            // SAFETY: a prefetch neither faults nor changes what the program sees.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(at).cast());
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (data, range);
-    }
-
     /// Decodes E4M3 codes with one exponent byte per 64 values (session.md section 3).
     pub(crate) fn decode_e4m3(self, codes: &[u8], exponents: &[u8], out: &mut [f32]) {
         assert!(codes.len() == out.len() && out.len() == 64 * exponents.len(), "a code per value, an exponent per 64");

@@ -20,10 +20,9 @@ fn noise(n: usize, seed: u32) -> Vec<u8> {
 fn blocks(dtype: DType, n: usize, seed: u32) -> Vec<u8> {
     let mut bytes = noise(dtype.row_bytes(n).expect("whole blocks"), seed);
     let scales: &[usize] = match dtype {
-        DType::Q8_0 | DType::Iq2Xxs => &[1],
+        DType::Q8_0 | DType::Iq2Xxs | DType::F16 | DType::Bf16 => &[1],
         DType::Q4K => &[1, 3],
         DType::Q2K => &[81, 83],
-        DType::F16 | DType::Bf16 => &[1],
         DType::F32 => &[3],
         _ => &[],
     };
