@@ -83,3 +83,84 @@ fn limit_logits(demand: &Demand, len: u32, score_rows: u32) -> Span {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BUDGET: Budget = Budget { rows: 100, quantum: 16, score_rows: 8 };
+
+    fn demand(slot: SlotId, len: u32, kind: Kind) -> Demand {
+        Demand { slot, pos: 10, len, kind }
+    }
+
+    fn lens(spans: &[Span]) -> Vec<(SlotId, u32, LogitRows)> {
+        spans.iter().map(|s| (s.slot, s.len, s.logits)).collect()
+    }
+
+    #[test]
+    fn a_prompt_alone_gets_all_rows_and_logits_only_at_its_end() {
+        assert_eq!(lens(&plan(&[demand(0, 250, Kind::Prefill)], BUDGET)), [(0, 100, LogitRows::None)]);
+        assert_eq!(lens(&plan(&[demand(0, 100, Kind::Prefill)], BUDGET)), [(0, 100, LogitRows::Last)]);
+    }
+
+    #[test]
+    fn prompts_beside_decoding_share_the_quantum() {
+        let demands = [demand(0, 1, Kind::Decode), demand(1, 250, Kind::Prefill), demand(2, 3, Kind::Prefill)];
+        let expected = [(0, 1, LogitRows::Last), (1, 13, LogitRows::None), (2, 3, LogitRows::Last)];
+        assert_eq!(lens(&plan(&demands, BUDGET)), expected);
+    }
+
+    #[test]
+    fn decode_rows_that_do_not_fit_are_left_to_the_next_step() {
+        let demands = [demand(3, 1, Kind::Decode), demand(1, 1, Kind::Decode), demand(2, 1, Kind::Decode)];
+        let spans = plan(&demands, Budget { rows: 2, ..BUDGET });
+        assert_eq!(lens(&spans), [(3, 1, LogitRows::Last), (1, 1, LogitRows::Last)]);
+    }
+
+    #[test]
+    fn scoring_needs_no_logits_before_its_first_row_and_few_at_a_time_after_it() {
+        let spans = plan(&[demand(0, 50, Kind::Score { from: 15 })], BUDGET);
+        assert_eq!(lens(&spans), [(0, 5, LogitRows::None)]);
+        let spans = plan(&[demand(0, 50, Kind::Score { from: 10 })], BUDGET);
+        assert_eq!(lens(&spans), [(0, 8, LogitRows::All)]);
+    }
+
+    fn kinds() -> impl Strategy<Value = Kind> {
+        prop_oneof![Just(Kind::Decode), Just(Kind::Prefill), (0..60_u32).prop_map(|from| Kind::Score { from })]
+    }
+
+    proptest! {
+        #[test]
+        fn any_demands_are_planned_within_the_budget_and_someone_gets_on(
+            asked in prop::collection::vec((1..70_u32, 0..50_u32, kinds()), 1..12),
+            rows in 1..40_u32, quantum in 1..20_u32, score_rows in 0..10_u32,
+        ) {
+            let demands: Vec<Demand> = asked.iter().enumerate().map(|(slot, &(len, pos, kind))| Demand {
+                slot: slot as u32, pos, len: if kind == Kind::Decode { 1 } else { len }, kind,
+            }).collect();
+            let spans = plan(&demands, Budget { rows, quantum, score_rows });
+            let total: u32 = spans.iter().map(|s| s.len).sum();
+            prop_assert!((1..=rows).contains(&total));
+            let decodes = demands.iter().filter(|d| d.kind == Kind::Decode).count() as u32;
+            let mut others = 0;
+            for span in &spans {
+                let d = demands[span.slot as usize];
+                prop_assert!(span.pos == d.pos && (1..=d.len).contains(&span.len));
+                others += if d.kind == Kind::Decode { 0 } else { span.len };
+                prop_assert_eq!(span.logits, match d.kind {
+                    Kind::Score { from } if d.pos < from => LogitRows::None,
+                    Kind::Score { .. } => LogitRows::All,
+                    _ if span.len == d.len => LogitRows::Last,
+                    _ => LogitRows::None,
+                });
+            }
+            prop_assert!(decodes == 0 || others <= quantum);
+            let scored: u32 = spans.iter().filter(|s| s.logits == LogitRows::All).map(|s| s.len).sum();
+            prop_assert!(scored <= score_rows.max(1));
+            prop_assert_eq!(total - others, decodes.min(rows));
+        }
+    }
+}

@@ -343,6 +343,3 @@ impl Session {
 }
 
 mod snapshot;
-
-#[cfg(test)]
-mod tests;
