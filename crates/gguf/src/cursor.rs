@@ -70,6 +70,23 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// Walks over `n` strings. The header's tokenizer has a quarter of a million, most of a few bytes: the sound ones pass
+    /// through a bare loop, and only what it stumbles over is looked at again for the message.
+    pub(crate) fn skip_strs(&mut self, n: u64) -> Result<(), Fault> {
+        let mut rest = &self.bytes[self.at..];
+        for _ in 0..n {
+            let Some((_, after)) =
+                split_str(rest).filter(|(text, _)| text.is_ascii() || std::str::from_utf8(text).is_ok())
+            else {
+                self.at = self.bytes.len() - rest.len();
+                return self.str().map(drop);
+            };
+            rest = after;
+        }
+        self.at = self.bytes.len() - rest.len();
+        Ok(())
+    }
+
     /// A count of things of at least `smallest` bytes each, all of which must still fit.
     pub(crate) fn count(&mut self, smallest: u64) -> Result<u64, Fault> {
         let n = self.u64()?;
@@ -87,4 +104,11 @@ impl<'a> Cursor<'a> {
         }
         Ok(())
     }
+}
+
+/// A length, that many bytes, and what follows; `None` if they are not all there.
+#[inline]
+pub(crate) fn split_str(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (n, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*n)).ok()?)
 }

@@ -25,8 +25,8 @@ struct Inner {
     header: Header,
 }
 
-/// Tensor data starts at addresses divisible by the file's alignment up to this one.
-const MEMORY_ALIGNMENT: usize = 64;
+/// Tensor data starts at addresses divisible by this: the least alignment a file may have, and enough to read any number.
+const MEMORY_ALIGNMENT: usize = 8;
 
 impl Gguf {
     /// Maps a file and checks its whole header. Tensor data is not touched.

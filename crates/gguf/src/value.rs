@@ -5,7 +5,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{cursor::Cursor, error::Fault};
+use crate::{
+    cursor::{Cursor, split_str},
+    error::Fault,
+};
 
 /// A value's type; the discriminant is the GGUF value type id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,11 +260,7 @@ fn skip_array(from: &mut Cursor<'_>, depth: u32) -> Result<(ValueType, usize, us
     let len = from.count(element.smallest())?;
     let start = from.at();
     match element {
-        ValueType::Str => {
-            for _ in 0..len {
-                from.str()?;
-            }
-        }
+        ValueType::Str => from.skip_strs(len)?,
         ValueType::Array if depth == MAX_DEPTH => {
             return Err(Fault::new("an array nested deeper", format!("at most {MAX_DEPTH} levels")));
         }
@@ -287,11 +286,7 @@ impl<'a> Iterator for Strings<'a> {
     /// The lengths were checked when the file was opened; should it have been changed under the mapping since, the rest are empty.
     fn next(&mut self) -> Option<&'a str> {
         self.left = self.left.checked_sub(1)?;
-        let text = self
-            .data
-            .split_first_chunk()
-            .and_then(|(n, rest)| rest.split_at_checked(usize::try_from(u64::from_le_bytes(*n)).ok()?));
-        let (text, rest) = text.unwrap_or_default();
+        let (text, rest) = split_str(self.data).unwrap_or_default();
         self.data = rest;
         Some(std::str::from_utf8(text).unwrap_or_default())
     }

@@ -50,7 +50,7 @@ fn data_is_aligned_in_memory_wherever_the_bytes_came_from() {
     let mut shifted = vec![0; 3];
     shifted.extend(sample());
     let file = Gguf::from_bytes("t", bytes::Bytes::from(shifted).slice(3..)).unwrap();
-    assert!(file.tensor("norm.weight").unwrap().data.as_ptr().addr().is_multiple_of(32));
+    assert!(file.tensor("norm.weight").unwrap().data.as_ptr().addr().is_multiple_of(8));
 }
 
 #[test]
