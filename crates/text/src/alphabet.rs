@@ -37,10 +37,17 @@ pub(crate) fn spell(text: &str, out: &mut String) {
     out.extend(text.bytes().map(|b| letters[usize::from(b)]));
 }
 
-/// The bytes that a token's text stands for; `None` if one of its characters stands for no byte.
-pub(crate) fn unspell(token: &str) -> Option<Vec<u8>> {
-    let byte = |c: char| ALPHABET.bytes.get(c as usize).copied().flatten();
-    token.chars().map(byte).collect()
+/// Appends the bytes that a token's text stands for. False, and nothing is appended, if a character stands for no byte.
+pub(crate) fn unspell(token: &str, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    for c in token.chars() {
+        let Some(byte) = ALPHABET.bytes.get(c as usize).copied().flatten() else {
+            out.truncate(start);
+            return false;
+        };
+        out.push(byte);
+    }
+    true
 }
 
 #[cfg(test)]
@@ -50,8 +57,9 @@ mod tests {
     #[test]
     fn every_byte_has_its_own_letter_and_comes_back() {
         let all: String = (0..=255).map(letter).collect();
-        assert_eq!(unspell(&all), Some((0..=255).collect()));
+        let mut bytes = vec![7];
+        assert!(unspell(&all, &mut bytes) && !unspell("a｜", &mut bytes));
+        assert_eq!(bytes[1..], (0..=255).collect::<Vec<u8>>());
         assert_eq!([letter(b' '), letter(b'\n'), letter(0), letter(0xad)], ['Ġ', 'Ċ', 'Ā', 'Ń']);
-        assert_eq!(unspell("｜"), None);
     }
 }

@@ -224,7 +224,7 @@ impl Message {
             Some(other) => Content::Unusable(other.clone()),
         };
         let calls = list(fields, "tool_calls")?;
-        let call = |(i, call)| ToolCall::from_json(call).map_err(|e| within(e, &format!("tool_calls[{i}]")));
+        let call = |(i, call)| ToolCall::from_json(call).map_err(|e| e.within(&format!("tool_calls[{i}]")));
         Ok(Self {
             reasoning: text(fields, "reasoning_content")?.unwrap_or_default(),
             tool_calls: calls.iter().enumerate().map(call).collect::<Result<_>>()?,
@@ -269,7 +269,7 @@ impl ToolCall {
 }
 
 fn messages(list: &[Value], name: &str) -> Result<Vec<Message>> {
-    let read = |(i, m)| Message::from_json(m).map_err(|e| within(e, &format!("{name}[{i}]")));
+    let read = |(i, m)| Message::from_json(m).map_err(|e| e.within(&format!("{name}[{i}]")));
     list.iter().enumerate().map(read).collect()
 }
 
@@ -345,12 +345,4 @@ fn unexpected(place: &str, found: &Value, expected: &str) -> Error {
         plain => plain.to_string(),
     };
     Error::request(place, found, expected)
-}
-
-/// The error with its place counted from further out.
-fn within(error: Error, outer: &str) -> Error {
-    match error {
-        Error::Request { place, found, expected } => Error::Request { place: format!("{outer}.{place}"), found, expected },
-        other => other,
-    }
 }

@@ -25,6 +25,16 @@ impl Error {
         Self::Request { place: place.into(), found: found.into(), expected: expected.into() }
     }
 
+    /// The error with its place counted from further out.
+    pub(crate) fn within(self, outer: &str) -> Self {
+        match self {
+            Self::Request { place, found, expected } => {
+                Self::Request { place: format!("{outer}.{place}"), found, expected }
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn turn(at: usize, expected: &'static str) -> Self {
         Self::Turn { at, expected }
     }

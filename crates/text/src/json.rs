@@ -1,6 +1,8 @@
 //! JSON as Python's `json` module reads and writes it (`spec/prompt.md` 14). Owns that dialect: `NaN` and infinities, doubles
 //! and integers told apart, repeated keys, and its spelling of numbers and spaces. The model was trained on it.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 /// A value with what `json.dumps` needs to know about it.
@@ -130,7 +132,7 @@ pub(crate) fn escape(text: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if c < ' ' => write!(out, "\\u{:04x}", u32::from(c)).expect("a string takes all"),
             c => out.push(c),
         }
     }
@@ -169,7 +171,7 @@ fn write_double(d: f64, out: &mut String) {
     let exponent: i32 = exponent.parse().expect("`{:e}` writes a decimal exponent");
     if !(-4..16).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
-        out.push_str(&format!("{mantissa}e{sign}{:02}", exponent.abs()));
+        write!(out, "{mantissa}e{sign}{:02}", exponent.abs()).expect("a string takes all");
         return;
     }
     let plain = format!("{d}");

@@ -121,7 +121,7 @@ fn result_body(message: &Message, place: &str) -> Result<String> {
             (Some(Some("text")), Some(None)) => {
                 return Err(Error::request(format!("{place}.content[{i}].text"), "no string", "a string"));
             }
-            (Some(Some(kind)), _) => body.push_str(&format!("[Unsupported {kind}]")),
+            (Some(Some(kind)), _) => body.extend(["[Unsupported ", kind, "]"]),
             _ => return Err(Error::request(format!("{place}.content[{i}].type"), "no string", "a type name")),
         }
     }
@@ -171,7 +171,7 @@ fn order_results(items: &mut [Item<'_>]) {
 }
 
 /// Step 4.
-fn forget<'a>(items: Vec<Item<'a>>, last_user: Option<usize>) -> Vec<Item<'a>> {
+fn forget(items: Vec<Item<'_>>, last_user: Option<usize>) -> Vec<Item<'_>> {
     let mut kept = Vec::with_capacity(items.len());
     for (i, mut item) in items.into_iter().enumerate() {
         if stays(item.role, i, last_user) {

@@ -182,7 +182,7 @@ impl Writer<'_> {
         self.untrusted(plain_content(item)?);
         if !item.message.tool_calls.is_empty() {
             dsml::write_block(&mut self.prompt, &item.message.tool_calls, self.request.escape_closing_tags)
-                .map_err(|e| within(e, &item.place))?;
+                .map_err(|e| e.within(&item.place))?;
         }
         if !item.message.wo_eos {
             self.template(EOS);
@@ -251,13 +251,5 @@ fn is_empty(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
-    }
-}
-
-/// The error with its place counted from further out.
-fn within(error: Error, outer: &str) -> Error {
-    match error {
-        Error::Request { place, found, expected } => Error::Request { place: format!("{outer}.{place}"), found, expected },
-        other => other,
     }
 }

@@ -88,10 +88,10 @@ fn class(c: char) -> Class {
 
 /// Bytes of the longest start of `text` whose classes all pass, at most `most` characters.
 fn end_of(text: &str, most: usize, pass: impl Fn(Class) -> bool) -> usize {
-    text.char_indices().take(most).find(|&(_, c)| !pass(class(c))).map_or_else(
-        || text.char_indices().nth(most).map_or(text.len(), |(i, _)| i),
-        |(i, _)| i,
-    )
+    text.char_indices()
+        .take(most)
+        .find(|&(_, c)| !pass(class(c)))
+        .map_or_else(|| text.char_indices().nth(most).map_or(text.len(), |(i, _)| i), |(i, _)| i)
 }
 
 /// A stretch without numbers and second-pass characters; its end counts as the end of the text.

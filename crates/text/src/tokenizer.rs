@@ -5,10 +5,7 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 use ds4_gguf::Metadata;
-use tokenizers::{
-    Model as _,
-    models::bpe::{BPE, Vocab},
-};
+use tokenizers::{Model as _, models::bpe::BPE};
 
 use crate::{
     alphabet,
@@ -50,7 +47,11 @@ impl Tokenizer {
             .build(added_texts)
             .map_err(|e| unusable(metadata, "tokenizer.ggml.tokens", e))?;
         let (bytes, ends) = token_bytes(&vocabulary);
-        let bpe = merger(&vocabulary).map_err(|e| unusable(metadata, "tokenizer.ggml.merges", e))?;
+        let bpe = BPE::builder()
+            .vocab_and_merges(vocabulary.ids, vocabulary.merges)
+            .cache_capacity(CACHED_PIECES)
+            .build()
+            .map_err(|e| unusable(metadata, "tokenizer.ggml.merges", e))?;
         let special = Special::find(|text| bpe.token_to_id(text)).expect("the vocabulary was checked for these");
         Ok(Self { bpe, added, added_ids: vocabulary.added, bytes, ends, special })
     }
@@ -153,23 +154,16 @@ fn unusable(metadata: &Metadata, key: &'static str, why: impl std::fmt::Display)
     Error::Vocabulary { file: metadata.file().to_owned(), key, found: why.to_string(), expected }
 }
 
-fn merger(vocabulary: &Vocabulary<'_>) -> tokenizers::Result<BPE> {
-    let ids = vocabulary.tokens.iter().map(|t| (*t).to_owned()).zip(0_u32..).collect::<Vocab>();
-    let merges = vocabulary.merges.iter().map(|(l, r)| ((*l).to_owned(), (*r).to_owned())).collect();
-    BPE::builder().vocab_and_merges(ids, merges).cache_capacity(CACHED_PIECES).build()
-}
-
 /// Merged pieces remembered per thread.
 const CACHED_PIECES: usize = 20_000;
 
 fn token_bytes(vocabulary: &Vocabulary<'_>) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(vocabulary.tokens.iter().map(|text| text.len()).sum());
     let mut ends = Vec::with_capacity(vocabulary.tokens.len());
     for (id, text) in (0_u32..).zip(&vocabulary.tokens) {
         let literal = vocabulary.added.binary_search(&id).is_ok();
-        match alphabet::unspell(text).filter(|_| !literal) {
-            Some(spelled) => bytes.extend(spelled),
-            None => bytes.extend(text.as_bytes()),
+        if literal || !alphabet::unspell(text, &mut bytes) {
+            bytes.extend(text.as_bytes());
         }
         ends.push(bytes.len());
     }

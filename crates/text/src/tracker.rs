@@ -93,8 +93,7 @@ impl DsmlTracker {
                 self.search(&[full, short, plain, (THINK, State::Reasoning)])
             }
             State::Between(tags) => self.between(tags),
-            State::String(tags) => self.value(tags),
-            State::Json { tags, .. } => self.value(tags),
+            State::String(tags) | State::Json { tags, .. } => self.value(tags),
             State::Over => (!self.held.is_empty()).then_some(self.held.len()),
         }
     }
@@ -114,6 +113,7 @@ impl DsmlTracker {
         (!self.held.is_empty()).then_some(self.held.len())
     }
 
+    /// Unexpected text ends the tracking: nothing that follows is structure.
     fn between(&mut self, tags: &'static Tags) -> Option<usize> {
         let space = self.held.iter().take_while(|b| b.is_ascii_whitespace()).count();
         if space > 0 {
@@ -127,23 +127,16 @@ impl DsmlTracker {
             return None;
         }
         let Some(kind) = known.iter().position(|tag| self.held.starts_with(tag.as_bytes())) else {
-            return self.over();
+            self.state = State::Over;
+            return Some(self.held.len());
         };
-        let Some(end) = tag_end(&self.held) else {
-            return if self.held.len() > LONGEST_TAG { self.over() } else { None };
-        };
+        let end = tag_end(&self.held)?;
         match kind {
             1 => self.state = value_of(&String::from_utf8_lossy(&self.held[..end]), tags),
             4 => self.state = State::Over,
             _ => {}
         }
         Some(end + 1)
-    }
-
-    /// Unexpected text, or the end of the block: nothing that follows is structure.
-    fn over(&mut self) -> Option<usize> {
-        self.state = State::Over;
-        Some(self.held.len())
     }
 
     /// Takes one byte of a value, or its closing tag.
@@ -168,9 +161,6 @@ impl DsmlTracker {
     }
 }
 
-/// A tag without end is not searched again and again.
-const LONGEST_TAG: usize = 1 << 16;
-
 fn value_of(tag: &str, tags: &'static Tags) -> State {
     if attribute(tag, "string") == Some("true") {
         State::String(tags)
@@ -189,7 +179,8 @@ mod tests {
         tracker.position()
     }
 
-    const OPEN: &str = "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" string=\"true\">";
+    const OPEN: &str =
+        "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" string=\"true\">";
 
     #[test]
     fn a_block_quoted_in_reasoning_is_no_structure_and_the_real_one_still_is() {

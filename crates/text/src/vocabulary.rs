@@ -1,9 +1,10 @@
 //! The tokenizer's part of the GGUF metadata, read once and checked (`spec/prompt.md` 5). Owns which keys count and what makes
 //! them unusable; encoding is `tokenizer`'s.
 
-use std::{collections::HashMap, ops::RangeFrom};
+use std::ops::RangeFrom;
 
 use ds4_gguf::Metadata;
+use tokenizers::models::bpe::{Merges, Vocab};
 
 use crate::{
     alphabet,
@@ -14,10 +15,11 @@ use crate::{
 /// Texts by id, merges by rank.
 pub(crate) struct Vocabulary<'a> {
     pub(crate) tokens: Vec<&'a str>,
+    pub(crate) ids: Vocab,
     /// Ids of the tokens recognised in text as they are spelled, increasing.
     pub(crate) added: Vec<u32>,
     /// Left and right symbol.
-    pub(crate) merges: Vec<(&'a str, &'a str)>,
+    pub(crate) merges: Merges,
 }
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -53,9 +55,8 @@ impl<'a> Vocabulary<'a> {
         check_ids(metadata, &ids, &fault)?;
         let added = added(metadata, &tokens, &ids, &fault)?;
         check_bytes(&ids, &added, &fault)?;
-        let merges = metadata.strings(MERGES)?.enumerate();
-        let merges = merges.map(|(rank, text)| merge(rank, text, &ids, &fault)).collect::<Result<_>>()?;
-        Ok(Self { tokens, added, merges })
+        let merges = merges(metadata, &ids, &fault)?;
+        Ok(Self { tokens, ids, added, merges })
     }
 }
 
@@ -67,15 +68,13 @@ impl Fault<'_> {
     }
 }
 
-type Ids<'a> = HashMap<&'a str, u32>;
-
-fn index<'a>(tokens: &[&'a str], fault: &Fault<'_>) -> Result<Ids<'a>> {
-    let mut ids = HashMap::with_capacity(tokens.len());
+fn index(tokens: &[&str], fault: &Fault<'_>) -> Result<Vocab> {
+    let mut ids = Vocab::with_capacity(tokens.len());
     for (id, &text) in (0_u32..).zip(tokens) {
         if text.is_empty() {
             return Err(fault.at(TOKENS, format!("an empty text at {id}"), "a text for every id"));
         }
-        if let Some(first) = ids.insert(text, id) {
+        if let Some(first) = ids.insert(text.to_owned(), id) {
             let found = format!("{} at {first} and {id}", shown(text));
             return Err(fault.at(TOKENS, found, "every text once"));
         }
@@ -84,7 +83,7 @@ fn index<'a>(tokens: &[&'a str], fault: &Fault<'_>) -> Result<Ids<'a>> {
 }
 
 /// The seven control tokens, and that the optional ids name the ones this engine means.
-fn check_ids(metadata: &Metadata, ids: &Ids<'_>, fault: &Fault<'_>) -> Result<()> {
+fn check_ids(metadata: &Metadata, ids: &Vocab, fault: &Fault<'_>) -> Result<()> {
     if let Some(text) = REQUIRED.iter().find(|text| !ids.contains_key(**text)) {
         return Err(fault.at(TOKENS, "no such token", *text));
     }
@@ -102,8 +101,8 @@ fn check_ids(metadata: &Metadata, ids: &Ids<'_>, fault: &Fault<'_>) -> Result<()
     Ok(())
 }
 
-fn added(metadata: &Metadata, tokens: &[&str], ids: &Ids<'_>, fault: &Fault<'_>) -> Result<Vec<u32>> {
-    let mut added: Vec<u32> = REQUIRED.iter().map(|text| ids[text]).collect();
+fn added(metadata: &Metadata, tokens: &[&str], ids: &Vocab, fault: &Fault<'_>) -> Result<Vec<u32>> {
+    let mut added: Vec<u32> = REQUIRED.iter().map(|text| ids[*text]).collect();
     if metadata.contains(TOKEN_TYPE) {
         let types = metadata.i32s(TOKEN_TYPE)?;
         if types.len() != tokens.len() {
@@ -123,7 +122,7 @@ fn added(metadata: &Metadata, tokens: &[&str], ids: &Ids<'_>, fault: &Fault<'_>)
 }
 
 /// With a token for every byte, encoding cannot fail.
-fn check_bytes(ids: &Ids<'_>, added: &[u32], fault: &Fault<'_>) -> Result<()> {
+fn check_bytes(ids: &Vocab, added: &[u32], fault: &Fault<'_>) -> Result<()> {
     for byte in 0..=255_u8 {
         let letter = alphabet::letter(byte).to_string();
         if ids.get(letter.as_str()).is_none_or(|id| added.binary_search(id).is_ok()) {
@@ -133,17 +132,23 @@ fn check_bytes(ids: &Ids<'_>, added: &[u32], fault: &Fault<'_>) -> Result<()> {
     Ok(())
 }
 
-fn merge<'a>(rank: usize, text: &'a str, ids: &Ids<'_>, fault: &Fault<'_>) -> Result<(&'a str, &'a str)> {
-    let pair = text.split_once(' ').filter(|(l, r)| !l.is_empty() && !r.is_empty() && !r.contains(' '));
-    let Some((left, right)) = pair else {
-        let found = format!("{} at {rank}", shown(text));
-        return Err(fault.at(MERGES, found, "two symbols with one space between"));
-    };
-    for symbol in [left, right, &format!("{left}{right}")] {
-        if !ids.contains_key(symbol) {
+fn merges(metadata: &Metadata, ids: &Vocab, fault: &Fault<'_>) -> Result<Merges> {
+    let texts = metadata.strings(MERGES)?;
+    let mut merges = Merges::with_capacity(texts.len());
+    let mut joined = String::new();
+    for (rank, text) in texts.enumerate() {
+        let pair = text.split_once(' ').filter(|(l, r)| !l.is_empty() && !r.is_empty() && !r.contains(' '));
+        let Some((left, right)) = pair else {
+            let found = format!("{} at {rank}", shown(text));
+            return Err(fault.at(MERGES, found, "two symbols with one space between"));
+        };
+        joined.clear();
+        joined.extend([left, right]);
+        if let Some(symbol) = [left, right, &joined].into_iter().find(|symbol| !ids.contains_key(*symbol)) {
             let found = format!("{} at {rank}, whose {} is no token", shown(text), shown(symbol));
             return Err(fault.at(MERGES, found, format!("symbols of {TOKENS}")));
         }
+        merges.push((left.to_owned(), right.to_owned()));
     }
-    Ok((left, right))
+    Ok(merges)
 }

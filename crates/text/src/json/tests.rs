@@ -36,7 +36,8 @@ fn strings_are_spelled_as_python_spells_them() {
 #[test]
 fn the_client_value_and_the_text_are_dumped_alike() {
     let text = r#"{"b":[1,2.50,1E5,-0,-0.0,1e400,12345678901234567890],"a":{"é":"\u00e9\n","":null},"t":true}"#;
-    let expected = r#"{"b": [1, 2.5, 100000.0, 0, -0.0, Infinity, 12345678901234567890], "a": {"é": "é\n", "": null}, "t": true}"#;
+    let expected =
+        r#"{"b": [1, 2.5, 100000.0, 0, -0.0, Infinity, 12345678901234567890], "a": {"é": "é\n", "": null}, "t": true}"#;
     assert_eq!(dumped(text).as_deref(), Ok(expected));
     let value: Value = serde_json::from_str(text).expect("JSON");
     assert_eq!(Json::from_value(&value).expect("shallow").dump(), expected);
@@ -51,7 +52,9 @@ fn a_repeated_key_keeps_its_first_place_and_last_value() {
 
 #[test]
 fn what_python_refuses_is_refused() {
-    for text in ["", " ", "nul", "[1,]", "{\"a\":1,}", "{'a':1}", "01", "1.", "-", "\"a\nb\"", "\"\\x\"", "[1] x", "+1", ".5"] {
+    for text in
+        ["", " ", "nul", "[1,]", "{\"a\":1,}", "{'a':1}", "01", "1.", "-", "\"a\nb\"", "\"\\x\"", "[1] x", "+1", ".5"]
+    {
         assert_eq!(dumped(text), Err(Fault::Syntax), "{text}");
     }
     assert_eq!(dumped("\u{feff}1"), Err(Fault::Syntax));

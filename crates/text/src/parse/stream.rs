@@ -30,7 +30,9 @@ pub struct ToolCallDelta {
 /// A call is one `Start`, then any number of `Arguments`, then `End`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToolCallKind {
-    Start { name: String },
+    Start {
+        name: String,
+    },
     /// The next piece of the arguments, an object without white space.
     Arguments(String),
     End,
@@ -195,9 +197,9 @@ impl StreamParser {
                 out,
                 &[("\n", self.tags.parameter, State::ParameterHead), ("\n", self.tags.invoke_end, State::BetweenCalls)],
             ),
-            State::Waiting => self.find(&[self.tags.block_end]).is_some_and(|(place, _)| {
-                self.go(place + self.tags.block_end.len(), State::Closed)
-            }),
+            State::Waiting => self
+                .find(&[self.tags.block_end])
+                .is_some_and(|(place, _)| self.go(place + self.tags.block_end.len(), State::Closed)),
             State::Closed => false,
         }
     }
@@ -282,7 +284,11 @@ impl StreamParser {
         self.open = Some(String::new());
         self.call_delta(out, ToolCallKind::Start { name });
         self.arguments(out, "{");
-        if kind == 0 { self.go(place + self.tags.parameter.len(), State::ParameterHead) } else { self.go(place, State::CallEnd) }
+        if kind == 0 {
+            self.go(place + self.tags.parameter.len(), State::ParameterHead)
+        } else {
+            self.go(place, State::CallEnd)
+        }
     }
 
     fn parameter_head(&mut self, out: &mut Vec<Delta>) -> bool {

@@ -85,6 +85,14 @@ fn a_strict_result_with_calls_is_final_and_recovery_needs_offered_tools() {
 }
 
 #[test]
+fn a_block_before_the_last_end_of_reasoning_is_no_call() {
+    let text = format!("r</think>a{BLOCK}</think>b");
+    let turn = parse::finish(&text, true, true);
+    assert_eq!((turn.calls.len(), turn.reasoning.as_deref()), (0, Some("r")));
+    assert_eq!(turn.content, format!("a{BLOCK}</think>b"));
+}
+
+#[test]
 fn eos_at_the_end_makes_no_difference() {
     for text in ["", "a", "r</think>a", "r", BLOCK] {
         for (thinking, tools) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -6,8 +6,15 @@ use proptest::prelude::*;
 
 use crate::published::{file, tokenizer_keys};
 
-const CONTROL: [&str; 7] =
-    ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>", "｜DSML｜"];
+const CONTROL: [&str; 7] = [
+    "<｜begin▁of▁sentence｜>",
+    "<｜end▁of▁sentence｜>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<think>",
+    "</think>",
+    "｜DSML｜",
+];
 
 type Keys = Vec<(String, OwnedValue)>;
 
@@ -54,6 +61,21 @@ fn the_unedited_metadata_is_a_tokenizer_and_the_control_tokens_are_found_by_text
 }
 
 #[test]
+fn of_added_tokens_the_leftmost_and_then_the_longest_counts() {
+    let mut keys = small();
+    for text in ["<a", "<a>b", "a>", "<a>"] {
+        strings(&mut keys[2].1).push(text.to_owned());
+        let OwnedValue::I32s(types) = &mut keys[3].1 else { panic!("{keys:?}") };
+        types.push(4);
+    }
+    let tokenizer = Tokenizer::from_metadata(file(keys).metadata()).unwrap();
+    assert_eq!(tokenizer.encode("<a>b"), [265]);
+    assert_eq!(tokenizer.encode("<a>"), [267]);
+    assert_eq!(tokenizer.encode("<aa>"), [264, 266]);
+    assert_eq!(tokenizer.encode_plain("<a"), [7 + 60, 7 + 97]);
+}
+
+#[test]
 fn a_missing_key_is_named() {
     for key in ["model", "pre", "tokens", "merges"] {
         let mut keys = small();
@@ -81,7 +103,10 @@ fn each_fault_names_the_key_what_was_found_and_what_was_expected() {
     assert_eq!(set("token_type", OwnedValue::I32s(vec![1, 1])), at("token_type", types));
 
     let tokens = |change: fn(&mut Vec<String>)| message(edit("tokens", |value| change(strings(value))));
-    assert_eq!(tokens(|t| t[263] = "a".to_owned()), at("tokens", "found \"a\" at 104 and 263, expected every text once"));
+    assert_eq!(
+        tokens(|t| t[263] = "a".to_owned()),
+        at("tokens", "found \"a\" at 104 and 263, expected every text once")
+    );
     assert_eq!(tokens(|t| t[263].clear()), at("tokens", "found an empty text at 263, expected a text for every id"));
     assert_eq!(tokens(|t| t[4] = "<thonk>".to_owned()), at("tokens", "found no such token, expected <think>"));
     let byte = "found no ordinary token for byte 0x20, expected Ġ";

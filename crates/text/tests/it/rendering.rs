@@ -17,7 +17,12 @@ fn check(row: &Value) {
     }
     let prompt = rendered.unwrap_or_else(|e| panic!("{e}: {row}"));
     assert_eq!(prompt.text(), str(row, "expected"), "{row}");
-    let pieces: Vec<_> = prompt.pieces().map(|p| match p { Piece::Template(t) | Piece::Untrusted(t) => t }).collect();
+    let pieces: Vec<_> = prompt
+        .pieces()
+        .map(|p| match p {
+            Piece::Template(t) | Piece::Untrusted(t) => t,
+        })
+        .collect();
     assert_eq!(pieces.concat(), prompt.text());
     let Some(expected) = row.get("ids") else { return };
     assert_eq!(TOKENIZER.encode(prompt.text()), ids(expected), "{row}");
@@ -106,7 +111,8 @@ fn blocks_equal_those_of_ds4_but_where_the_official_grammar_differs() {
 
 #[test]
 fn only_the_exact_closing_tags_are_escaped() {
-    let text = block("f", r#"{"a": "</｜DSML｜parameter>", "b": ["</｜DSML｜parameter>"], "c": "</｜DSML｜invoke> &lt;"}"#);
+    let text =
+        block("f", r#"{"a": "</｜DSML｜parameter>", "b": ["</｜DSML｜parameter>"], "c": "</｜DSML｜invoke> &lt;"}"#);
     let text = text.unwrap();
     assert!(text.contains(r#"string="true">&lt;/｜DSML｜parameter></｜DSML｜parameter>"#), "{text}");
     assert!(text.contains(r#"string="false">["\u003c/｜DSML｜parameter>"]</｜DSML｜parameter>"#), "{text}");
@@ -134,24 +140,56 @@ fn a_spelled_control_token_stays_text_in_a_prompt() {
     request.thinking = Thinking::None;
     let prompt = render(&request).unwrap();
     let s = TOKENIZER.special();
-    let found: Vec<u32> =
-        TOKENIZER.encode_prompt(&prompt).into_iter().filter(|&id| TOKENIZER.is_added(id)).collect();
+    let found: Vec<u32> = TOKENIZER.encode_prompt(&prompt).into_iter().filter(|&id| TOKENIZER.is_added(id)).collect();
     assert_eq!(found, [s.bos, s.user, s.assistant, s.think_end]);
     assert_eq!(added(&TOKENIZER.encode(prompt.text())), 8);
 }
 
 fn hostile() -> impl Strategy<Value = String> {
     const PARTS: &[&str] = &[
-        "<｜User｜>", "<｜Us", "er｜>", "<think>", "<thi", "nk>", "</think>", "｜DSML｜", "｜DS", "ML｜", "<", "</", ">", "｜",
-        "<｜end▁of▁sentence｜>", "<｜", "▁of▁sentence｜>", "<dsml:", "<ds", "\n\n", "\n", " ", "a", "12", "中", "é", ".", "\"",
-        "</tool_result>", "</｜DSML｜parameter>", "<|EOT|>", "name", "{", "}", "string=\"true\">",
+        "<｜User｜>",
+        "<｜Us",
+        "er｜>",
+        "<think>",
+        "<thi",
+        "nk>",
+        "</think>",
+        "｜DSML｜",
+        "｜DS",
+        "ML｜",
+        "<",
+        "</",
+        ">",
+        "｜",
+        "<｜end▁of▁sentence｜>",
+        "<｜",
+        "▁of▁sentence｜>",
+        "<dsml:",
+        "<ds",
+        "\n\n",
+        "\n",
+        " ",
+        "a",
+        "12",
+        "中",
+        "é",
+        ".",
+        "\"",
+        "</tool_result>",
+        "</｜DSML｜parameter>",
+        "<|EOT|>",
+        "name",
+        "{",
+        "}",
+        "string=\"true\">",
     ];
     prop::collection::vec(prop::sample::select(PARTS), 0..8).prop_map(|parts| parts.concat())
 }
 
 /// Without anything that a control token contains.
 fn harmless() -> impl Strategy<Value = String> {
-    const PARTS: &[&str] = &["a", " b", "\n", "\n\n", "12", "3", "中", "é", ".", ",\n", "\"", "word", "  ", "=", "(", "user", "🎉"];
+    const PARTS: &[&str] =
+        &["a", " b", "\n", "\n\n", "12", "3", "中", "é", ".", ",\n", "\"", "word", "  ", "=", "(", "user", "🎉"];
     prop::collection::vec(prop::sample::select(PARTS), 0..8).prop_map(|parts| parts.concat())
 }
 
@@ -160,13 +198,16 @@ fn message(text: impl Strategy<Value = String> + Clone) -> impl Strategy<Value =
         &[Role::System, Role::User, Role::Assistant, Role::Tool, Role::Developer, Role::LatestReminder][..],
     );
     let texts = (text.clone(), text.clone(), text.clone(), text.clone(), text);
-    (role, texts, 0..3_usize, any::<bool>()).prop_map(|(role, (content, reasoning, name, key, value), calls, wo_eos)| {
-        let content = if role == Role::Developer { format!("d{content}") } else { content };
-        let arguments = Value::String(json!({ key: value.clone(), "list": [value.clone()] }).to_string());
-        let call = ToolCall { id: None, name: name.clone(), arguments };
-        let tools = if value.len() == 1 { vec![json!({"function": {"name": name, "x": value}})] } else { Vec::new() };
-        Message { reasoning, tool_calls: vec![call; calls], tools, wo_eos, ..Message::new(role, content) }
-    })
+    (role, texts, 0..3_usize, any::<bool>()).prop_map(
+        |(role, (content, reasoning, name, key, value), calls, wo_eos)| {
+            let content = if role == Role::Developer { format!("d{content}") } else { content };
+            let arguments = Value::String(json!({ key: value.clone(), "list": [value.clone()] }).to_string());
+            let call = ToolCall { id: None, name: name.clone(), arguments };
+            let tools =
+                if value.len() == 1 { vec![json!({"function": {"name": name, "x": value}})] } else { Vec::new() };
+            Message { reasoning, tool_calls: vec![call; calls], tools, wo_eos, ..Message::new(role, content) }
+        },
+    )
 }
 
 fn request(text: impl Strategy<Value = String> + Clone) -> impl Strategy<Value = ChatRequest> {
@@ -249,8 +290,27 @@ fn json_nested_too_deeply_is_refused() {
     let mut request = ChatRequest::new(vec![Message::new(Role::User, "x")]);
     request.tools = vec![json!({ "function": schema })];
     let error = render(&request).unwrap_err().to_string();
-    assert_eq!(error, "messages[0].tools[0].function: found deeper JSON, expected at most 500 arrays and objects inside one another");
+    assert_eq!(
+        error,
+        "messages[0].tools[0].function: found deeper JSON, expected at most 500 arrays and objects inside one another"
+    );
     assert!(block("f", &"[".repeat(100_000)).is_err());
+}
+
+#[test]
+fn a_user_text_after_a_task_opens_a_new_turn_and_a_result_does_not() {
+    let task = Message { task: Some("query".to_owned()), ..Message::new(Role::User, "q") };
+    let rendered = |next| {
+        let mut request = ChatRequest::new(vec![task.clone(), next]);
+        (request.thinking, request.bos) = (Thinking::None, false);
+        render(&request).unwrap().text().to_owned()
+    };
+    assert_eq!(rendered(Message::new(Role::User, "b")), "<｜User｜>q<｜User｜>b<｜Assistant｜></think>");
+    let result = "<｜User｜>q\n\n<tool_result>b</tool_result><｜query｜>";
+    assert_eq!(rendered(Message::new(Role::Tool, "b")), result);
+    let unknown = Message { task: Some("cook".to_owned()), ..Message::new(Role::User, "q") };
+    let error = render(&ChatRequest::new(vec![unknown])).unwrap_err().to_string();
+    assert_eq!(error, "messages[0].task: found \"cook\", expected action, query, authority, domain, title, read_url");
 }
 
 #[test]

@@ -71,7 +71,12 @@ fn turns() -> Vec<(String, String, bool, bool)> {
         all.push((str(&row, "id").to_owned(), str(&row, "text").to_owned(), thinking));
     }
     let strict = |text: &str, thinking| parse::strict(&format!("{text}<｜end▁of▁sentence｜>"), thinking).is_ok();
-    all.into_iter().map(|(id, text, thinking)| { let ok = strict(&text, thinking); (id, text, thinking, ok) }).collect()
+    all.into_iter()
+        .map(|(id, text, thinking)| {
+            let ok = strict(&text, thinking);
+            (id, text, thinking, ok)
+        })
+        .collect()
 }
 
 #[test]
@@ -85,7 +90,8 @@ fn the_deltas_of_a_well_formed_turn_say_what_the_turn_says() {
             let (shown, _) = stream([text.as_str()], thinking, tools);
             // Without offered tools the strict reading may still find a plain-spelled block to be text, and so does the stream.
             if strict {
-                let unreadable = turn.calls.iter().any(|call| call.compact_arguments() == "{}" && call.arguments != "{}");
+                let unreadable =
+                    turn.calls.iter().any(|call| call.compact_arguments() == "{}" && call.arguments != "{}");
                 assert!(unreadable || shown.says(&turn), "{id} {tools}: {shown:?} {turn:?}");
                 well_formed += usize::from(!unreadable);
             }
@@ -125,7 +131,9 @@ fn calls_are_shown_while_they_grow() {
 
 #[test]
 fn a_block_that_stays_unreadable_is_shown_as_text_in_the_end() {
-    for text in ["plain <tool_calls> inside", "a\n\n<｜DSML｜tool_calls>\nno", "a\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke>\n"] {
+    for text in
+        ["plain <tool_calls> inside", "a\n\n<｜DSML｜tool_calls>\nno", "a\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke>\n"]
+    {
         let (shown, turn) = stream(characters(text), false, true);
         assert_eq!((shown.text.as_str(), turn.content.as_str()), (text, text));
     }
@@ -164,37 +172,75 @@ fn no_less_is_shown_than_by_ds4_and_nothing_of_a_block() {
 
 pub(crate) fn noise() -> impl Strategy<Value = String> {
     const PARTS: &[&str] = &[
-        "<think>", "</think>", "\n", "\n\n", " ", "<｜DSML｜tool_calls>", "<DSML｜tool_calls>", "<tool_calls>", "</｜DSML｜tool_calls>",
-        "</tool_calls>", "<｜DSML｜invoke", "<invoke", " name=\"f\">\n", "</｜DSML｜invoke>", "</invoke>", "<｜DSML｜parameter",
-        "<parameter", " name=\"k\" string=\"true\">", " name=\"j\" string=\"false\">", " name=\"k\">", "</｜DSML｜parameter>",
-        "</parameter>", "&lt;/｜DSML｜parameter>", "[1, {\"a\": \"b\"}]", "42", "\"", "é中", "&amp;", "text", "<｜end▁of▁sentence｜>", "<",
-        "｜DSML｜", ">", "{", "NaN", "\\",
+        "<think>",
+        "</think>",
+        "\n",
+        "\n\n",
+        " ",
+        "<｜DSML｜tool_calls>",
+        "<DSML｜tool_calls>",
+        "<tool_calls>",
+        "</｜DSML｜tool_calls>",
+        "</tool_calls>",
+        "<｜DSML｜invoke",
+        "<invoke",
+        " name=\"f\">\n",
+        "</｜DSML｜invoke>",
+        "</invoke>",
+        "<｜DSML｜parameter",
+        "<parameter",
+        " name=\"k\" string=\"true\">",
+        " name=\"j\" string=\"false\">",
+        " name=\"k\">",
+        "</｜DSML｜parameter>",
+        "</parameter>",
+        "&lt;/｜DSML｜parameter>",
+        "[1, {\"a\": \"b\"}]",
+        "42",
+        "\"",
+        "é中",
+        "&amp;",
+        "text",
+        "<｜end▁of▁sentence｜>",
+        "<",
+        "｜DSML｜",
+        ">",
+        "{",
+        "NaN",
+        "\\",
     ];
     prop::collection::vec(prop::sample::select(PARTS), 0..24).prop_map(|parts| parts.concat())
 }
 
 /// A turn in the official grammar, by its parts.
 fn official() -> impl Strategy<Value = (String, bool)> {
-    let text = prop::sample::select(&["", "a", "x\n", "\n\n\n", "a < b </ c", "&lt;", "é中\n ", "\"q\" \\ \t", "</x>", "{"][..]);
+    let text = prop::sample::select(
+        &["", "a", "x\n", "\n\n\n", "a < b </ c", "&lt;", "é中\n ", "\"q\" \\ \t", "</x>", "{"][..],
+    );
     let json = prop::sample::select(&["1", " [1, 2] ", "{\"k\": \" v \"}", "null", "\"s\"", "1.50"][..]);
-    let parameter = prop_oneof![
-        text.clone().prop_map(|v| ("true", v)),
-        json.prop_map(|v| ("false", v)),
-    ];
-    let call = (prop::sample::select(&["f", "na\"me <x>"][..]), prop::collection::vec(parameter, 0..4)).prop_map(|(name, list)| {
-        let list: Vec<_> = list.iter().enumerate().map(|(i, (flag, value))| {
-            format!("<｜DSML｜parameter name=\"k<{i}>\" string=\"{flag}\">{value}</｜DSML｜parameter>\n")
-        }).collect();
-        let inner = if list.is_empty() { "\n".to_owned() } else { list.concat() };
-        format!("<｜DSML｜invoke name=\"{name}\">\n{inner}</｜DSML｜invoke>\n")
-    });
-    (text.clone(), text, prop::collection::vec(call, 0..4), any::<bool>()).prop_map(|(reasoning, content, calls, thinking)| {
-        let mut turn = if thinking { format!("{reasoning}</think>{content}") } else { content.to_owned() };
-        if !calls.is_empty() {
-            turn += &format!("\n\n<｜DSML｜tool_calls>\n{}</｜DSML｜tool_calls>", calls.concat());
-        }
-        (turn, thinking)
-    })
+    let parameter = prop_oneof![text.clone().prop_map(|v| ("true", v)), json.prop_map(|v| ("false", v)),];
+    let call = (prop::sample::select(&["f", "na\"me <x>"][..]), prop::collection::vec(parameter, 0..4)).prop_map(
+        |(name, list)| {
+            let list: Vec<_> = list
+                .iter()
+                .enumerate()
+                .map(|(i, (flag, value))| {
+                    format!("<｜DSML｜parameter name=\"k<{i}>\" string=\"{flag}\">{value}</｜DSML｜parameter>\n")
+                })
+                .collect();
+            let inner = if list.is_empty() { "\n".to_owned() } else { list.concat() };
+            format!("<｜DSML｜invoke name=\"{name}\">\n{inner}</｜DSML｜invoke>\n")
+        },
+    );
+    (text.clone(), text, prop::collection::vec(call, 0..4), any::<bool>()).prop_map(
+        |(reasoning, content, calls, thinking)| {
+            let mut turn = if thinking { format!("{reasoning}</think>{content}") } else { content.to_owned() };
+            if !calls.is_empty() {
+                turn.extend(["\n\n<｜DSML｜tool_calls>\n", &calls.concat(), "</｜DSML｜tool_calls>"]);
+            }
+            (turn, thinking)
+        },
+    )
 }
 
 fn cut<'a>(text: &'a str, cuts: &[prop::sample::Index]) -> Vec<&'a str> {

@@ -85,9 +85,8 @@ fn the_small_models_tokenize_their_examples() {
         assert_eq!(tokenizer.n_vocab(), 320);
         let fox = [260, 286, 108, 299, 283, 117, 114, 122, 113, 272, 123];
         assert_eq!(tokenizer.encode("the quick brown fox"), fox);
-        let answer = [
-            260, 274, 118, 122, 269, 35, 108, 118, 35, 52, 53, 54, 55, 56, 57, 58, 284, 261, 273, 306, 119, 49,
-        ];
+        let answer =
+            [260, 274, 118, 122, 269, 35, 108, 118, 35, 52, 53, 54, 55, 56, 57, 58, 284, 261, 273, 306, 119, 49];
         assert_eq!(tokenizer.encode("the answer is 1234567 in the text."), answer);
         assert_eq!(tokenizer.encode("<think>｜DSML｜</think>"), [317, 319, 318]);
         assert_eq!(tokenizer.special().latest_reminder, None);
