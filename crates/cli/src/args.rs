@@ -91,7 +91,9 @@ impl Args {
 
     pub(crate) fn text(&mut self, flag: &str) -> anyhow::Result<String> {
         let value = self.value(flag)?;
-        value.into_string().map_err(|raw| usage(format!("invalid value for {flag}: {}: not valid UTF-8", raw.to_string_lossy())))
+        value
+            .into_string()
+            .map_err(|raw| usage(format!("invalid value for {flag}: {}: not valid UTF-8", raw.to_string_lossy())))
     }
 
     /// A decimal number: digits only, the whole string, within `range`.

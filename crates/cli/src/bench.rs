@@ -90,8 +90,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
 /// flattered by repetition; one token is decoded before the clock starts.
 fn run(model: &mut dyn Model, options: &Options) -> anyhow::Result<(f64, f64)> {
     let n_vocab = model.shape().n_vocab;
-    let tokens: Vec<u32> =
-        (0..options.prompt_tokens).map(|i| (u64::from(i) * 7919 % n_vocab as u64) as u32).collect();
+    let tokens: Vec<u32> = (0..options.prompt_tokens).map(|i| (u64::from(i) * 7919 % n_vocab as u64) as u32).collect();
     let mut logits = vec![0.0; n_vocab];
     let rows = model.limits().max_rows as usize;
     let started = Instant::now();

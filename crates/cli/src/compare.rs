@@ -5,28 +5,26 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::args::{Args, Item};
-use crate::failure::{ChecksFailed, reason, usage};
+use crate::failure::{ChecksFailed, usage};
+use crate::file::read_text;
 use crate::{help, terminal};
 
 const DEFAULT_TOL: f32 = 1e-3;
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Dump {
-    Logprobs { prompt_tokens: Count, steps: Vec<Step> },
-    Logits { prompt_tokens: Count, logits: Vec<f64> },
+struct Dump {
+    /// A count, or the ids themselves.
+    prompt: Value,
+    body: Body,
 }
 
-/// A count, or the ids it counts.
-#[derive(Deserialize, PartialEq)]
-#[serde(untagged)]
-enum Count {
-    Number(u64),
-    Ids(Vec<u32>),
+enum Body {
+    Logprobs(Vec<Step>),
+    Logits(Vec<f64>),
 }
 
 #[derive(Deserialize)]
@@ -75,17 +73,15 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     let [a, b] = files.as_slice() else {
         return Err(usage(format!("compare needs two files, got {}", files.len())));
     };
-    let outcome = match (read(a)?, read(b)?) {
-        (Dump::Logprobs { prompt_tokens: pa, steps: sa }, Dump::Logprobs { prompt_tokens: pb, steps: sb }) => {
-            same_prompt(&pa, &pb)?;
-            compare_steps(&sa, &sb)
-        }
-        (Dump::Logits { prompt_tokens: pa, logits: la }, Dump::Logits { prompt_tokens: pb, logits: lb }) => {
-            same_prompt(&pa, &pb)?;
-            if la.len() != lb.len() || la.is_empty() {
-                bail!("cannot compare: {} and {} logits, expected equally many", la.len(), lb.len());
-            }
-            compare_logits(&la, &lb)
+    let (a, b) = (read(a)?, read(b)?);
+    if a.prompt != b.prompt {
+        bail!("cannot compare: the files are of different prompts");
+    }
+    let outcome = match (a.body, b.body) {
+        (Body::Logprobs(a), Body::Logprobs(b)) => compare_steps(&a, &b),
+        (Body::Logits(a), Body::Logits(b)) if a.len() == b.len() && !a.is_empty() => compare_logits(&a, &b),
+        (Body::Logits(a), Body::Logits(b)) => {
+            bail!("cannot compare: {} and {} logits, expected equally many", a.len(), b.len())
         }
         _ => bail!("cannot compare: one file holds log-probabilities and the other logits"),
     };
@@ -96,13 +92,17 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
 
 fn read(path: &Path) -> anyhow::Result<Dump> {
     let name = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| anyhow!("cannot read file: {name}: {}", reason(&e)))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("cannot compare: {name}: neither a --dump-logprobs nor a --dump-logits file"))
-}
-
-fn same_prompt(a: &Count, b: &Count) -> anyhow::Result<()> {
-    if a == b { Ok(()) } else { Err(anyhow!("cannot compare: the files are of different prompts")) }
+    let text = read_text(path, "file")?;
+    let wrong = || format!("cannot compare: {name}: neither a --dump-logprobs nor a --dump-logits file");
+    let mut value: Value = serde_json::from_str(&text).with_context(wrong)?;
+    let mut take = |field: &str| value.get_mut(field).map(Value::take);
+    let prompt = take("prompt_tokens").with_context(wrong)?;
+    let body = match (take("steps"), take("logits")) {
+        (Some(steps), None) => Body::Logprobs(serde_json::from_value(steps).with_context(wrong)?),
+        (None, Some(logits)) => Body::Logits(serde_json::from_value(logits).with_context(wrong)?),
+        _ => bail!(wrong()),
+    };
+    Ok(Dump { prompt, body })
 }
 
 /// Steps up to the first differing token, that one included: its distributions still have the same past.

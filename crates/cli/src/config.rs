@@ -135,7 +135,9 @@ impl Config {
         }
         let action = action(&flags, around)?;
         match action {
-            Action::Repl if format != Format::Text => return Err(usage("JSON output needs a prompt: use -p or --prompt-file")),
+            Action::Repl if format != Format::Text => {
+                return Err(usage("JSON output needs a prompt: use -p or --prompt-file"));
+            }
             Action::Repl if flags.raw => return Err(usage("--raw needs a prompt: use -p or --prompt-file")),
             Action::OneShot(_) | Action::Repl => {}
             Action::Inspect if format != Format::StreamJson => {}
@@ -236,7 +238,10 @@ mod tests {
     #[test]
     fn contradictions_are_usage_errors() {
         assert_eq!(message(&["-p", "a", "--prompt-file", "b"]), "specify only one prompt source");
-        assert_eq!(message(&["--inspect", "--dump-tokens"]), "--inspect and --dump-tokens cannot be combined: run ds4 once for each");
+        assert_eq!(
+            message(&["--inspect", "--dump-tokens"]),
+            "--inspect and --dump-tokens cannot be combined: run ds4 once for each"
+        );
         assert_eq!(message(&["--dump-tokens"]), "--dump-tokens needs a prompt: use -p or --prompt-file");
         assert_eq!(
             message(&["--perplexity-file", "f", "-p", "a"]),

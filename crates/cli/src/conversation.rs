@@ -147,7 +147,12 @@ impl Conversation {
     }
 
     /// Head ids and the ids of one turn. The cut is at a control token, where no merge can cross.
-    fn render(&self, tokenizer: &Tokenizer, user: Message, answer: Option<Message>) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
+    fn render(
+        &self,
+        tokenizer: &Tokenizer,
+        user: Message,
+        answer: Option<Message>,
+    ) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
         let mut messages = Vec::new();
         if !self.system.is_empty() {
             messages.push(Message::new(Role::System, self.system.as_str()));
@@ -174,9 +179,8 @@ impl Conversation {
                 Some(said) if said.reasoning.is_empty() => {
                     messages.push(json!({"role": "assistant", "content": said.content}));
                 }
-                Some(said) => messages.push(
-                    json!({"role": "assistant", "reasoning_content": said.reasoning, "content": said.content}),
-                ),
+                Some(said) => messages
+                    .push(json!({"role": "assistant", "reasoning_content": said.reasoning, "content": said.content})),
                 None => {}
             }
         }

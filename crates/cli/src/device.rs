@@ -67,7 +67,9 @@ impl Loaded {
         if !quiet {
             terminal::note(memory::line(&plan, limits.context));
         }
-        memory::check(&plan, limits.context, |context| Ok(self::plan(&file.gguf, Limits { context, ..limits }, precision)?.kv))?;
+        memory::check(&plan, limits.context, |context| {
+            Ok(self::plan(&file.gguf, Limits { context, ..limits }, precision)?.kv)
+        })?;
         if runtime.warm_weights {
             memory::warm(&file.gguf, threads(runtime.threads));
         }
@@ -80,7 +82,12 @@ impl Loaded {
 fn limits(shape: &Shape, runtime: &Runtime) -> anyhow::Result<Limits> {
     let context = runtime.context(shape.context)?;
     let default = Limits::default();
-    Ok(Limits { context, slots: 1, max_rows: runtime.prefill_chunk.unwrap_or(default.max_rows).min(context), ..default })
+    Ok(Limits {
+        context,
+        slots: 1,
+        max_rows: runtime.prefill_chunk.unwrap_or(default.max_rows).min(context),
+        ..default
+    })
 }
 
 /// Arithmetic of a run.

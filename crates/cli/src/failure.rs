@@ -72,9 +72,7 @@ fn is_device(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// The reader of our output went away: nothing is wrong with us.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
 }
 
 /// The chain of causes, each once: a library that prints its cause itself is not repeated.

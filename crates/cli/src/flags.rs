@@ -9,8 +9,10 @@ use crate::failure::usage;
 
 /// What was asked for on the command line. `None` and `false` mean the flag was not given.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that was given or not")]
 pub(crate) struct Flags {
-    pub(crate) help: Option<Option<String>>,
+    pub(crate) help: bool,
+    pub(crate) help_topic: Option<String>,
     pub(crate) version: bool,
 
     pub(crate) model: Option<PathBuf>,
@@ -72,13 +74,46 @@ pub(crate) enum Diagnostic {
 
 /// Names that exist in the family of programs but not in this build.
 const LATER: &[&str] = &[
-    "--mtp", "--mtp-draft", "--mtp-margin", "--mtp-model", "--gpus", "--tensor-parallel", "--pipeline-parallel", "--power",
-    "--dir-steering-file", "--dir-steering-ffn", "--dir-steering-attn", "--simulate-used-memory", "--prefix-file",
-    "--think-level", "--json-schema", "--grammar", "--expert-profile", "--imatrix-dataset",
-    "--imatrix-out", "--imatrix-max-prompts", "--imatrix-max-tokens", "--imatrix-checkpoint-every", "--vision", "--role",
-    "--layers", "--listen", "--coordinator", "--image",
-    "--mtp-exact-sampling", "--cuda", "--metal", "--wgpu", "--no-lock", "--dspark-strict", "--ui-logo", "--head-test",
-    "--first-token-test", "--graph-test", "--graph-full-test", "--graph-prompt-test",
+    "--mtp",
+    "--mtp-draft",
+    "--mtp-margin",
+    "--mtp-model",
+    "--gpus",
+    "--tensor-parallel",
+    "--pipeline-parallel",
+    "--power",
+    "--dir-steering-file",
+    "--dir-steering-ffn",
+    "--dir-steering-attn",
+    "--simulate-used-memory",
+    "--prefix-file",
+    "--think-level",
+    "--json-schema",
+    "--grammar",
+    "--expert-profile",
+    "--imatrix-dataset",
+    "--imatrix-out",
+    "--imatrix-max-prompts",
+    "--imatrix-max-tokens",
+    "--imatrix-checkpoint-every",
+    "--vision",
+    "--role",
+    "--layers",
+    "--listen",
+    "--coordinator",
+    "--image",
+    "--mtp-exact-sampling",
+    "--cuda",
+    "--metal",
+    "--wgpu",
+    "--no-lock",
+    "--dspark-strict",
+    "--ui-logo",
+    "--head-test",
+    "--first-token-test",
+    "--graph-test",
+    "--graph-full-test",
+    "--graph-prompt-test",
 ];
 const LATER_PREFIXES: &[&str] = &["--ssd-streaming", "--dist-", "--metal-graph-"];
 
@@ -103,7 +138,7 @@ impl Flags {
             if !known {
                 return Err(later(&name).unwrap_or_else(|| args.unknown(&name)));
             }
-            if flags.help.is_some() || flags.version {
+            if flags.help || flags.version {
                 break;
             }
         }
@@ -112,7 +147,7 @@ impl Flags {
 
     fn asking(&mut self, name: &str, args: &mut Args) -> bool {
         match name {
-            "-h" | "--help" => self.help = Some(args.optional()),
+            "-h" | "--help" => (self.help, self.help_topic) = (true, args.optional()),
             "--version" => self.version = true,
             _ => return false,
         }
@@ -240,7 +275,7 @@ mod tests {
     fn a_prompt_may_look_like_an_option() {
         let flags = parse(&["-p", "--help", "-n", "5"]).expect("flags");
         assert_eq!(flags.prompts, [PromptFlag::Text("--help".to_owned())]);
-        assert!(flags.help.is_none());
+        assert!(!flags.help);
     }
 
     #[test]
@@ -261,7 +296,8 @@ mod tests {
 
     #[test]
     fn help_takes_a_topic_but_not_an_option() {
-        assert_eq!(parse(&["--help", "sampling"]).expect("flags").help, Some(Some("sampling".to_owned())));
-        assert_eq!(parse(&["--help", "--raw"]).expect("flags").help, Some(None));
+        let topic = |words| parse(words).map(|flags| (flags.help, flags.help_topic)).expect("flags");
+        assert_eq!(topic(&["--help", "sampling"]), (true, Some("sampling".to_owned())));
+        assert_eq!(topic(&["--help", "--raw"]), (true, None));
     }
 }

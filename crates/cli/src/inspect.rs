@@ -60,13 +60,11 @@ impl Summary {
         for spec in &specs {
             let Some(info) = by_name.get(spec.name.as_str()) else { continue };
             let name = format!("{:?}", spec.class);
-            let class = match classes.iter_mut().position(|class| class.name == name) {
-                Some(at) => &mut classes[at],
-                None => {
-                    classes.push(ClassSummary { name, tensors: 0, bytes: 0, types: BTreeMap::new() });
-                    classes.last_mut().expect("one was just pushed")
-                }
-            };
+            let at = classes.iter().position(|class| class.name == name).unwrap_or_else(|| {
+                classes.push(ClassSummary { name, tensors: 0, bytes: 0, types: BTreeMap::new() });
+                classes.len() - 1
+            });
+            let class = &mut classes[at];
             class.tensors += 1;
             class.bytes += info.bytes;
             *class.types.entry(info.dtype.name()).or_default() += 1;
@@ -102,11 +100,21 @@ impl Summary {
         line("indexer", format!("{} heads of {}, top {}", s.n_index_head, s.index_dim, s.index_top_k));
         line(
             "experts",
-            format!("{} of {} and 1 shared, width {}, {} hash-routed layers", s.n_expert_used, s.n_expert, s.ff_dim, s.n_hash_layer),
+            format!(
+                "{} of {} and 1 shared, width {}, {} hash-routed layers",
+                s.n_expert_used, s.n_expert, s.ff_dim, s.n_hash_layer
+            ),
         );
         let t = &self.tokenizer;
         line("tokenizer", format!("{} ({}), {} tokens, {} merges", t.model, t.pre, t.tokens, t.merges));
-        line("support", if self.support == 0 { "none".to_owned() } else { format!("{} tensors beyond the main model", self.support) });
+        line(
+            "support",
+            if self.support == 0 {
+                "none".to_owned()
+            } else {
+                format!("{} tensors beyond the main model", self.support)
+            },
+        );
         line("weights", format!("{} bytes", self.weight_bytes));
         for class in &self.classes {
             let types: Vec<String> = class.types.iter().map(|(name, n)| format!("{name} x{n}")).collect();

@@ -88,9 +88,11 @@ fn read_ids(path: &std::path::Path) -> anyhow::Result<Vec<u32>> {
     let list = list.ok_or_else(|| anyhow!("cannot read ids file: {name}: expected a JSON array of token ids"))?;
     let ids = list
         .iter()
-        .map(|v| v.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
-            anyhow!("cannot read ids file: {name}: {v} is no token id")
-        }))
+        .map(|v| {
+            v.as_u64()
+                .and_then(|id| u32::try_from(id).ok())
+                .ok_or_else(|| anyhow!("cannot read ids file: {name}: {v} is no token id"))
+        })
         .collect::<anyhow::Result<Vec<u32>>>()?;
     if ids.is_empty() {
         bail!("cannot read ids file: {name}: expected at least one id");

@@ -68,8 +68,8 @@ fn run(out: &mut dyn Write) -> anyhow::Result<()> {
 
 fn chat(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
     let flags = Flags::parse(words)?;
-    if let Some(topic) = &flags.help {
-        return terminal::show(out, &help::page(topic.as_deref())?);
+    if flags.help {
+        return terminal::show(out, &help::page(flags.help_topic.as_deref())?);
     }
     if flags.version {
         return terminal::show(out, &help::version());

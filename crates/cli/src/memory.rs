@@ -22,11 +22,7 @@ pub(crate) fn line(plan: &MemoryPlan, context: u32) -> String {
 
 /// Refuses a context whose cache and scratch do not fit in free memory, naming the largest that does. Weights stay in the
 /// file mapping, which the system may drop and read again, so they slow a run down but never forbid it.
-pub(crate) fn check(
-    plan: &MemoryPlan,
-    context: u32,
-    kv_at: impl Fn(u32) -> anyhow::Result<u64>,
-) -> anyhow::Result<()> {
+pub(crate) fn check(plan: &MemoryPlan, context: u32, kv_at: impl Fn(u32) -> anyhow::Result<u64>) -> anyhow::Result<()> {
     let Some(free) = available() else { return Ok(()) };
     let needed = plan.kv + plan.scratch;
     if needed <= free {

@@ -76,8 +76,7 @@ impl Printer {
             self.held.push_str(tail);
             return String::new();
         }
-        let ready = std::mem::replace(&mut self.held, tail.to_owned()) + shown;
-        ready
+        std::mem::replace(&mut self.held, tail.to_owned()) + shown
     }
 }
 

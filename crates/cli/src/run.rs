@@ -26,8 +26,8 @@ pub(crate) fn read_prompt(source: &PromptFlag) -> anyhow::Result<String> {
         }
         PromptFlag::File(path) => {
             let name = path.display();
-            let bytes = std::fs::read(path)
-                .map_err(|e| usage(format!("cannot open prompt file: {name}: {}", reason(&e))))?;
+            let bytes =
+                std::fs::read(path).map_err(|e| usage(format!("cannot open prompt file: {name}: {}", reason(&e))))?;
             String::from_utf8(bytes).map_err(|_| usage(format!("cannot read prompt file: {name}: not valid UTF-8")))
         }
     }
@@ -141,7 +141,8 @@ impl<'a> TextDisplay<'a> {
 
     /// As `finish`, but an answer that never began leaves no empty line.
     pub(crate) fn finish_if_begun(&mut self) -> anyhow::Result<()> {
-        if self.printer.has_begun() { self.finish() } else { Ok(self.progress.clear()) }
+        self.progress.clear();
+        if self.printer.has_begun() { self.printer.finish(self.out) } else { Ok(()) }
     }
 }
 

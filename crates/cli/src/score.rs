@@ -81,7 +81,10 @@ pub(crate) fn continuations(config: &Config, path: &Path, out: &mut dyn Write) -
         matches += usize::from(greedy > 0);
     }
     let (count, average) = (cases.len(), nll / tokens as f64);
-    terminal::show(out, &format!("cases={count} tokens={tokens} nll={nll:.6} avg_nll={average:.6} first_match={matches}\n"))
+    terminal::show(
+        out,
+        &format!("cases={count} tokens={tokens} nll={nll:.6} avg_nll={average:.6} first_match={matches}\n"),
+    )
 }
 
 fn read_cases(path: &Path) -> anyhow::Result<Vec<Case>> {
@@ -90,8 +93,7 @@ fn read_cases(path: &Path) -> anyhow::Result<Vec<Case>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let cases = lines
         .map(|(at, line)| {
-            serde_json::from_str(line)
-                .map_err(|e| anyhow!("cannot read score file: {name}: line {}: {e}", at + 1))
+            serde_json::from_str(line).map_err(|e| anyhow!("cannot read score file: {name}: line {}: {e}", at + 1))
         })
         .collect::<anyhow::Result<Vec<Case>>>()?;
     if cases.is_empty() {

@@ -38,10 +38,8 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     let path = options.out.as_deref().ok_or_else(|| usage("synth needs a file to write: ds4 synth OUT"))?;
     let interrupt = Interrupt::install()?;
     let bar = bar(options.quiet);
-    let mut bytes = 0;
     interrupt.begin();
     let written = ds4_synth::write(&recipe, path, threads(options.threads), options.sparse, &mut |done, total| {
-        bytes = total;
         bar.set_length(total);
         bar.set_position(done);
         if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -53,6 +51,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     written.map_err(|e| anyhow::Error::new(e).context("cannot write model"))?;
     if !options.quiet {
         let holes = if options.sparse { ", sparse" } else { "" };
+        let bytes = path.metadata().map_or(0, |meta| meta.len());
         terminal::note(format_args!("ds4: wrote {} ({}{holes})", path.display(), size(bytes)));
     }
     Ok(())
@@ -94,9 +93,8 @@ fn quant(name: &str) -> anyhow::Result<Quant> {
 
 fn recipe(options: &Options) -> anyhow::Result<Recipe> {
     let name = options.preset.as_deref().unwrap_or("mini");
-    let mut recipe = ds4_synth::preset(name).ok_or_else(|| {
-        usage(format!("invalid value for --preset: {name}: expected one of {}", PRESETS.join(", ")))
-    })?;
+    let mut recipe = ds4_synth::preset(name)
+        .ok_or_else(|| usage(format!("invalid value for --preset: {name}: expected one of {}", PRESETS.join(", "))))?;
     if let Some(n) = options.layers {
         recipe = recipe.layers(n);
     }

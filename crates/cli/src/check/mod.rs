@@ -87,7 +87,9 @@ fn parse_args(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<(S
             Item::Free(word) if kind.is_none() => {
                 let name = word.to_string_lossy().into_owned();
                 if !["tokenizer", "render", "parse", "logits"].contains(&name.as_str()) {
-                    return Err(usage(format!("unknown kind of check: {name}: expected tokenizer, render, parse or logits")));
+                    return Err(usage(format!(
+                        "unknown kind of check: {name}: expected tokenizer, render, parse or logits"
+                    )));
                 }
                 kind = Some(name);
             }
@@ -162,7 +164,8 @@ fn ids(row: &Map<String, Value>, field: &str) -> anyhow::Result<Option<Vec<u32>>
         Some(other) => bail!("{field}: found {}, expected a list of ids", kind_of(other)),
     };
     let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
-    let ids = list.iter().map(|v| id(v).with_context(|| format!("{field}: {v} is no token id"))).collect::<Result<_, _>>()?;
+    let ids =
+        list.iter().map(|v| id(v).with_context(|| format!("{field}: {v} is no token id"))).collect::<Result<_, _>>()?;
     Ok(Some(ids))
 }
 

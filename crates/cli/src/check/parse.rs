@@ -37,8 +37,11 @@ fn check_row(row: &Map<String, Value>) -> anyhow::Result<Option<String>> {
 
 fn compare(expected: &Map<String, Value>, turn: &Turn) -> anyhow::Result<Option<String>> {
     let reasoning = turn.reasoning.as_deref().unwrap_or_default();
-    let difference = texts_differ("content", text(expected, "content")?, &turn.content)
-        .or(texts_differ("reasoning", text(expected, "reasoning_content")?, reasoning));
+    let difference = texts_differ("content", text(expected, "content")?, &turn.content).or(texts_differ(
+        "reasoning",
+        text(expected, "reasoning_content")?,
+        reasoning,
+    ));
     let calls = match expected.get("tool_calls") {
         Some(Value::Array(calls)) => calls,
         other => bail!("tool_calls: found {}, expected a list", other.map_or("nothing", kind_of)),
@@ -59,6 +62,9 @@ fn compare(expected: &Map<String, Value>, turn: &Turn) -> anyhow::Result<Option<
 
 fn compare_call(expected: &Value, found: &Call) -> anyhow::Result<Option<String>> {
     let function = expected.get("function").and_then(Value::as_object).context("tool_calls: expected a function")?;
-    Ok(texts_differ("name", text(function, "name")?, &found.name)
-        .or(texts_differ("arguments", text(function, "arguments")?, &found.arguments)))
+    Ok(texts_differ("name", text(function, "name")?, &found.name).or(texts_differ(
+        "arguments",
+        text(function, "arguments")?,
+        &found.arguments,
+    )))
 }

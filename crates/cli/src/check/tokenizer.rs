@@ -43,13 +43,12 @@ fn check_row(tokenizer: &Tokenizer, row: &Map<String, Value>) -> anyhow::Result<
 
 fn decoded(tokenizer: &Tokenizer, expected: &str, ids: &[u32]) -> Option<String> {
     let bytes = tokenizer.decode(ids);
-    (bytes != expected.as_bytes()).then(|| {
-        format!("decoding: expected {expected:?}, got {:?}", String::from_utf8_lossy(&bytes))
-    })
+    (bytes != expected.as_bytes())
+        .then(|| format!("decoding: expected {expected:?}, got {:?}", String::from_utf8_lossy(&bytes)))
 }
 
 fn from_hex(hex: &str) -> anyhow::Result<Vec<u8>> {
-    if hex.len() % 2 != 0 || !hex.is_ascii() {
+    if !hex.len().is_multiple_of(2) || !hex.is_ascii() {
         bail!("bytes_hex: found {hex:?}, expected pairs of hex digits");
     }
     let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16);
@@ -68,10 +67,8 @@ fn check_counts(path: &Path, tokenizer: &Tokenizer, report: &mut Report<'_>) -> 
     };
     for (name, counts) in section("prompts")? {
         let text = read_text(&folder.join("prompts").join(format!("{name}.txt")), "prompt")?;
-        let request = ChatRequest {
-            thinking: Thinking::None,
-            ..ChatRequest::new(vec![Message::new(Role::User, text.as_str())])
-        };
+        let request =
+            ChatRequest { thinking: Thinking::None, ..ChatRequest::new(vec![Message::new(Role::User, text.as_str())]) };
         let rendered = tokenizer.encode_prompt(&render(&request)?).len();
         let found = [("user_text_ids", tokenizer.encode_plain(&text).len()), ("rendered_ids", rendered)];
         for (field, found) in found {

@@ -19,8 +19,23 @@ use crate::help;
 use crate::terminal::{note, show};
 
 pub(super) const NAMES: &[&str] = &[
-    "/help", "/think", "/think-max", "/nothink", "/ctx", "/read", "/system", "/temp", "/seed", "/status", "/save", "/load",
-    "/undo", "/retry", "/clear", "/quit", "/exit",
+    "/help",
+    "/think",
+    "/think-max",
+    "/nothink",
+    "/ctx",
+    "/read",
+    "/system",
+    "/temp",
+    "/seed",
+    "/status",
+    "/save",
+    "/load",
+    "/undo",
+    "/retry",
+    "/clear",
+    "/quit",
+    "/exit",
 ];
 
 pub(super) const TAKES_FILE: &[&str] = &["/read", "/save", "/load"];
@@ -124,7 +139,11 @@ impl Repl {
         let used = self.conversation.ids(&file.tokenizer)?.len();
         note(format_args!("model: {} ({})", file.shape.name, file.gguf.name()));
         note(format_args!("thinking: {}", mode_name(self.conversation.thinking())));
-        note(format_args!("context: {used}/{} tokens, {} turns", self.loaded.engine.limits().context, self.conversation.turns().len()));
+        note(format_args!(
+            "context: {used}/{} tokens, {} turns",
+            self.loaded.engine.limits().context,
+            self.conversation.turns().len()
+        ));
         let sampling = &self.config.sampling;
         let seed = sampling.seed.wrapping_add(self.generation);
         note(format_args!("sampling: temperature {}, next seed {seed}", sampling.temperature));

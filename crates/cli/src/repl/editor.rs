@@ -10,8 +10,8 @@ use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{
-    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, Helper, KeyEvent, Movement,
-    RepeatCount,
+    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, Helper, KeyEvent,
+    Movement, RepeatCount,
 };
 
 use super::commands::{NAMES, TAKES_FILE};
@@ -42,10 +42,10 @@ pub(super) fn open() -> anyhow::Result<LineEditor> {
 /// Adds a line to the history and saves it at once. A history that cannot be saved is no reason to stop.
 pub(super) fn remember(editor: &mut LineEditor, line: &str) {
     let added = !line.trim().is_empty() && editor.add_history_entry(line).unwrap_or(false);
-    if let (true, Some(path)) = (added, history_file()) {
-        if let Err(error) = editor.save_history(&path) {
-            terminal::warn(format_args!("cannot save history: {error}"));
-        }
+    if let (true, Some(path)) = (added, history_file())
+        && let Err(error) = editor.save_history(&path)
+    {
+        terminal::warn(format_args!("cannot save history: {error}"));
     }
 }
 
@@ -82,10 +82,21 @@ impl Completer for Assist {
     fn complete(&self, line: &str, pos: usize, ctx: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..pos];
         if let Some((command, _)) = typed.split_once(' ') {
-            return if TAKES_FILE.contains(&command) { self.files.complete(line, pos, ctx) } else { Ok((pos, Vec::new())) };
+            return if TAKES_FILE.contains(&command) {
+                self.files.complete(line, pos, ctx)
+            } else {
+                Ok((pos, Vec::new()))
+            };
         }
         let pair = |name: &&str| Pair { display: (*name).to_owned(), replacement: (*name).to_owned() };
-        Ok((0, if typed.is_empty() { Vec::new() } else { NAMES.iter().filter(|n| n.starts_with(typed)).map(pair).collect() }))
+        Ok((
+            0,
+            if typed.is_empty() {
+                Vec::new()
+            } else {
+                NAMES.iter().filter(|n| n.starts_with(typed)).map(pair).collect()
+            },
+        ))
     }
 }
 

@@ -1,1 +1,10 @@
-fn main(){}
+//! The program as its users run it: a process with arguments, pipes, files and a terminal.
+
+mod checks;
+mod diagnostics;
+mod one_shot;
+mod program;
+mod synth;
+#[cfg(unix)]
+mod terminal;
+mod usage;

@@ -1,0 +1,38 @@
+//! `ds4 synth`: files that the other commands take.
+
+use crate::program::Program;
+
+#[test]
+fn a_small_model_is_written_opened_and_repeated() {
+    let program = Program::new();
+    for file in ["a.gguf", "b.gguf"] {
+        program.works(&["synth", file, "--preset", "tiny", "--quant", "q4", "--seed", "5", "--quiet"]);
+    }
+    assert_eq!(program.read("a.gguf"), program.read("b.gguf"));
+    program.works(&["synth", "c.gguf", "--preset", "tiny", "--quant", "q4", "--seed", "6", "--quiet"]);
+    assert_ne!(program.read("a.gguf"), program.read("c.gguf"));
+    let ran = program.works(&["-m", "a.gguf", "-p", "a", "-n", "3", "-c", "128", "--quiet"]);
+    assert!(ran.out.ends_with('\n'));
+}
+
+#[test]
+fn layers_and_experts_can_be_chosen() {
+    let program = Program::new();
+    program.works(&["synth", "m.gguf", "--preset", "tiny", "--layers", "5", "--experts", "6", "--quiet"]);
+    let out = program.works(&["--inspect", "--json", "-m", "m.gguf"]).out;
+    let value: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((value["layers"].as_u64(), value["experts"].as_u64()), (Some(5), Some(6)));
+}
+
+#[test]
+fn the_whole_model_as_a_sparse_file_is_inspected_without_reading_it() {
+    let program = Program::new();
+    program.works(&["synth", "flash.gguf", "--preset", "flash", "--sparse"]);
+    assert!(program.path("flash.gguf").metadata().expect("a file").len() > 80_000_000_000);
+    let started = std::time::Instant::now();
+    let out = program.works(&["--inspect", "-m", "flash.gguf"]).out;
+    assert!(started.elapsed().as_secs() < 5);
+    assert!(out.contains("1328 tensors") && out.contains("layers        43 "), "{out}");
+    let ran = program.works(&["--dump-tokens", "-p", "Hello", "-m", "flash.gguf"]);
+    assert_eq!(ran.out, "0 19923 \"Hello\"\ntokens=1\n");
+}

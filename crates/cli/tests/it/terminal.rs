@@ -1,0 +1,117 @@
+//! The program on a pseudo-terminal: prompt, commands, Ctrl+C in each place.
+
+use std::process::Command;
+
+use rexpect::session::{PtySession, spawn_command};
+
+use crate::program::Program;
+
+const PATIENCE_MS: u64 = 20_000;
+
+fn start(program: &Program, args: &[&str]) -> PtySession {
+    let command: Command = program.command(args);
+    spawn_command(command, Some(PATIENCE_MS)).expect("a pseudo-terminal")
+}
+
+fn repl(program: &Program) -> PtySession {
+    let mut session = start(program, &["-c", "2048", "-n", "6", "--seed", "1", "--nothink"]);
+    session.exp_string("ds4> ").expect("a prompt");
+    session
+}
+
+fn say(session: &mut PtySession, line: &str, expect: &str) {
+    session.send_line(line).expect("sent");
+    session.exp_string(expect).expect(expect);
+    session.exp_string("ds4> ").expect("a prompt");
+}
+
+fn ends_with(session: &PtySession, code: i32) {
+    match session.process().wait().expect("the program ends") {
+        rexpect::process::WaitStatus::Exited(_, found) => assert_eq!(found, code),
+        other => panic!("ended as {other:?}"),
+    }
+}
+
+#[test]
+fn turns_and_commands_work_and_the_history_is_saved() {
+    let program = Program::new();
+    let mut session = repl(&program);
+    say(&mut session, "Hello", "seed 1");
+    say(&mut session, "Again", "seed 2");
+    say(&mut session, "/status", "2 turns");
+    say(&mut session, "/save talk.json", "saved 2 turns");
+    say(&mut session, "/undo", "1 turns left");
+    say(&mut session, "/retry", "seed 3");
+    say(&mut session, "/clear", "fresh conversation");
+    say(&mut session, "/undo", "nothing to undo");
+    say(&mut session, "/load talk.json", "loaded 2 turns");
+    say(&mut session, "/think", "thinking on");
+    say(&mut session, "/temp 0", "temperature 0");
+    say(&mut session, "/temp x", "invalid value for /temp: x");
+    say(&mut session, "/ctx 4", "the conversation has ");
+    say(&mut session, "/ctx abc", "invalid value for /ctx: abc");
+    say(&mut session, "/ctx 1024", "context of 1024 tokens");
+    say(&mut session, "/status", "/1024 tokens, 2 turns");
+    say(&mut session, "/nonsense", "unknown command: /nonsense");
+    say(&mut session, "//literal", "seed 4");
+    session.send_line("/quit").expect("sent");
+    ends_with(&session, 0);
+    let talk = program.json("talk.json");
+    let roles: Vec<&str> = talk.as_array().expect("messages").iter().filter_map(|m| m["role"].as_str()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
+    let history = String::from_utf8(program.read("home/history")).expect("text");
+    assert!(history.contains("Hello") && history.contains("//literal"), "{history}");
+}
+
+#[test]
+fn a_message_that_does_not_fit_is_taken_back() {
+    let program = Program::new();
+    let mut session = start(&program, &["-c", "64", "-n", "4", "--nothink"]);
+    session.exp_string("ds4> ").expect("a prompt");
+    say(&mut session, &"many words ".repeat(40), "are free");
+    say(&mut session, "/status", "0 turns");
+    session.send_control('d').expect("sent");
+    ends_with(&session, 0);
+}
+
+#[test]
+fn at_the_prompt_ctrl_c_clears_the_line_then_hints_then_leaves() {
+    let program = Program::new();
+    let mut session = repl(&program);
+    session.send("abc").expect("sent");
+    session.flush().expect("flushed");
+    session.exp_string("abc").expect("an echo");
+    session.send_control('c').expect("sent");
+    say(&mut session, "/status", "0 turns");
+    session.send_control('c').expect("sent");
+    session.exp_string("press Ctrl+C again").expect("a hint");
+    session.exp_string("ds4> ").expect("a prompt");
+    session.send_control('c').expect("sent");
+    ends_with(&session, 130);
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_keeps_it() {
+    let program = Program::new();
+    let mut session = start(&program, &["-c", "16384", "--seed", "1", "--nothink"]);
+    session.exp_string("ds4> ").expect("a prompt");
+    session.send_line("Hello").expect("sent");
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    session.send_control('c').expect("sent");
+    session.exp_string("seed 1").expect("a timing line");
+    session.exp_string("ds4> ").expect("a prompt");
+    say(&mut session, "/status", "1 turns");
+    session.send_line("/exit").expect("sent");
+    ends_with(&session, 0);
+}
+
+#[test]
+fn ctrl_c_ends_a_one_shot_answer_with_its_timing_line() {
+    let program = Program::new();
+    let mut session = start(&program, &["-p", "Hello", "-c", "16384", "--seed", "1", "--nothink"]);
+    session.exp_string("memory").expect("a memory plan");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    session.send_control('c').expect("sent");
+    session.exp_string("seed 1").expect("a timing line");
+    ends_with(&session, 130);
+}
