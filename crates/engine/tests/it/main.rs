@@ -1,0 +1,7 @@
+//! The crate from outside: sessions, snapshots and the door over a fake model, and the same rules over the real one.
+
+mod engine;
+mod fake;
+mod session;
+mod snapshot;
+mod support;
