@@ -1,6 +1,7 @@
 //! The door: what a request brings, what it costs, and what becomes of the engine when something goes wrong.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use ds4_engine::{
     Cancel, EngineConfig, EngineHandle, Error, Event, Request, SamplingParams, ScoreEvent, ScoreRequest, StopReason,
@@ -393,12 +394,15 @@ fn slots_can_be_cleared_saved_and_restored_through_the_door() {
     assert!(matches!(engine.restore(0, snapshot[1..].to_vec()), Err(Error::Snapshot(_))));
     assert_eq!(engine.clear(2), Err(Error::NoSuchSlot { found: 2, slots: 2 }));
     watch.close();
-    let busy = submit(&engine, &ids(5, 9), seeded(1));
+    let busy = submit(&engine, &ids(5, 9), |r| (r.max_tokens, r.ignore_eos) = (390, true));
     watch.permit(1);
     while !matches!(busy.recv().unwrap(), Event::Token { .. }) {}
     let asking = engine.clone();
     let asked = std::thread::spawn(move || (0..2).map(|slot| asking.snapshot(slot).err()).collect::<Vec<_>>());
-    watch.permit(3);
+    while !asked.is_finished() {
+        watch.permit(1);
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let answers = asked.join().unwrap();
     assert!(answers.iter().flatten().any(|e| matches!(e, Error::SlotBusy(_))), "{answers:?}");
     watch.open();
