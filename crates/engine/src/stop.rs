@@ -92,10 +92,11 @@ mod tests {
         ) {
             let whole = pieces.concat();
             let (shown, found) = run(&[&stop], pieces.iter().map(String::as_str));
-            match whole.find(&stop) {
-                Some(at) => prop_assert_eq!((shown.as_str(), found), (&whole[..at], Some(stop))),
-                None => prop_assert_eq!((shown, found), (whole, None)),
-            }
+            let expected = match whole.find(&stop) {
+                Some(at) => (&whole[..at], Some(stop)),
+                None => (whole.as_str(), None),
+            };
+            prop_assert_eq!((shown.as_str(), found), expected);
         }
     }
 }

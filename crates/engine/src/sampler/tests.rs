@@ -162,7 +162,7 @@ fn params() -> impl Strategy<Value = SamplingParams> {
     let min_p = prop_oneof![Just(0.0_f32), Just(1.0), 0.0..1.0_f32];
     let top_k = prop_oneof![Just(0_u32), 1..12_u32, Just(3000)];
     (temperature, top_p, min_p, top_k, any::<u64>()).prop_map(|(temperature, top_p, min_p, top_k, seed)| {
-        SamplingParams { temperature, top_p, min_p, top_k, seed, ..SamplingParams::default() }
+        SamplingParams { temperature, top_p, top_k, min_p, seed, ..SamplingParams::default() }
     })
 }
 

@@ -37,7 +37,7 @@ struct Slot {
 }
 
 /// What the model was asked for, and a gate that lets it run only so many steps.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Watch(Arc<(Mutex<Seen>, Condvar)>);
 
 #[derive(Default)]
@@ -83,7 +83,7 @@ impl Fake {
     pub(crate) fn new(limits: Limits) -> Self {
         let shape = Shape { n_vocab: 320, ..Shape::flash() };
         let slots = vec![Slot::default(); limits.slots as usize];
-        Fake { shape, limits, slots, favour: None, watch: Watch(Arc::default()) }
+        Fake { shape, limits, slots, favour: None, watch: Watch::default() }
     }
 
     pub(crate) fn favouring(limits: Limits, favour: Favour) -> Self {
@@ -224,12 +224,6 @@ impl Model for Fake {
 
     fn fingerprint(&self) -> [u8; 32] {
         [7; 32]
-    }
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Watch(Arc::default())
     }
 }
 
