@@ -83,16 +83,20 @@ fn retry_and_undo_go_back_without_a_full_prefill() {
 #[test]
 fn conversations_keep_their_slots_and_a_side_request_takes_an_empty_one() {
     let (engine, _) = start(Limits { slots: 3, ..LIMITS });
-    let (a, b) = (ids(60, 1), ids(60, 2));
+    let (a, b) = (ids(100, 1), ids(100, 2));
     generate(&engine, &a, |r| r.max_tokens = 0);
     generate(&engine, &b, |r| r.max_tokens = 0);
-    let side = [&a[..10], &ids(5, 7)].concat();
-    assert_eq!(generate(&engine, &side, |r| r.max_tokens = 0).usage().cached, 0);
+    let side = [&a[..40], &ids(5, 7)].concat();
+    assert_eq!(
+        generate(&engine, &side, |r| r.max_tokens = 0).usage().cached,
+        0,
+        "though a checkpoint at 32 would serve"
+    );
     for prompt in [[&a[..], &ids(5, 3)].concat(), [&b[..], &ids(5, 4)].concat()] {
-        assert_eq!(generate(&engine, &prompt, |r| r.max_tokens = 0).usage().cached, 60);
+        assert_eq!(generate(&engine, &prompt, |r| r.max_tokens = 0).usage().cached, 100);
     }
     let held: Vec<usize> = engine.slots().unwrap().iter().map(|s| s.tokens.len()).collect();
-    assert_eq!(held, [65, 65, 15]);
+    assert_eq!(held, [105, 105, 45]);
 }
 
 #[test]
@@ -419,6 +423,18 @@ fn an_error_of_one_request_does_not_end_the_engine() {
     assert_eq!(engine.failure(), None);
     let after = generate(&engine, &ids(10, 1), seeded(4)).ids;
     assert_eq!(after, generate(&start(LIMITS).0, &ids(10, 1), seeded(4)).ids);
+}
+
+#[test]
+fn after_a_failed_request_its_slot_is_evaluated_anew() {
+    let (engine, _) = start(Limits { slots: 1, ..LIMITS });
+    let prompt = ids(30, 1);
+    generate(&engine, &prompt, |r| r.max_tokens = 0);
+    let failing = [&prompt[..], &ids(12, 2), &[BATCH_FAILS]].concat();
+    assert!(generate(&engine, &failing, |_| {}).end.is_err());
+    let after = generate(&engine, &[&prompt[..], &[5]].concat(), seeded(1));
+    assert_eq!(after.usage().cached, 0);
+    assert_eq!(after.ids, generate(&start(LIMITS).0, &[&prompt[..], &[5]].concat(), seeded(1)).ids);
 }
 
 /// Sends a request that ends the engine while others run and wait, and returns what they heard.

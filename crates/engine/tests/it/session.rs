@@ -70,6 +70,8 @@ fn going_back_costs_only_what_lies_behind_the_nearest_checkpoint() {
     assert_eq!(session.checkpoints().collect::<Vec<_>>(), [32, 64, 96, 128]);
     session.rewind(&mut model, 130).unwrap();
     assert_eq!(watch.evaluated(), 2);
+    session.rewind(&mut model, 129).unwrap();
+    assert_eq!(watch.evaluated(), 0, "what came after the load is free again");
     session.rewind(&mut model, 127).unwrap();
     assert_eq!(watch.evaluated(), 31, "not before the loaded checkpoint, though near: from 96");
     assert!(is_exact(&session, &mut model));
