@@ -8,10 +8,7 @@ use std::arch::x86_64::{
     _mm256_sub_ps,
 };
 
-use ds4_gguf::DType;
-
-use super::lanes::Lanes;
-use super::{decode as blocks, tile as tiles};
+use super::lanes::{Lanes, leaves};
 
 #[derive(Clone, Copy)]
 struct Ymm2(__m256, __m256);
@@ -123,26 +120,4 @@ unsafe fn half_floats(low: __m128i, high: __m128i) -> Ymm2 {
     unsafe { Ymm2(_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)) }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    // SAFETY: the features are enabled here; the caller checked the lengths.
-    unsafe { blocks::decode::<Ymm2>(dtype, bytes, out) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn decode_e4m3(codes: &[u8], exponents: &[u8], out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { blocks::decode_e4m3::<Ymm2>(codes, exponents, out) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn tile(w: &[f32], stride: usize, n: usize, xs: &[&[f32]], acc: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { tiles::tile::<Ymm2, 2, 2>(w, stride, n, xs, acc) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn mix(p: &[f32], rows: &[f32], n: usize, out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { tiles::mix::<Ymm2, 2, 2>(p, rows, n, out) }
-}
+leaves!(Ymm2, tile 2 x 2, mix 2 x 2, #[target_feature(enable = "avx2,fma,f16c")]);

@@ -8,10 +8,7 @@ use std::arch::x86_64::{
     _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use ds4_gguf::DType;
-
-use super::lanes::Lanes;
-use super::{decode as blocks, tile as tiles};
+use super::lanes::{Lanes, leaves};
 
 #[derive(Clone, Copy)]
 struct Zmm(__m512);
@@ -105,26 +102,4 @@ unsafe fn signed(v: __m128i) -> Zmm {
     unsafe { Zmm(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v))) }
 }
 
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
-pub(super) unsafe fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    // SAFETY: the features are enabled here; the caller checked the lengths.
-    unsafe { blocks::decode::<Zmm>(dtype, bytes, out) }
-}
-
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
-pub(super) unsafe fn decode_e4m3(codes: &[u8], exponents: &[u8], out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { blocks::decode_e4m3::<Zmm>(codes, exponents, out) }
-}
-
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
-pub(super) unsafe fn tile(w: &[f32], stride: usize, n: usize, xs: &[&[f32]], acc: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { tiles::tile::<Zmm, 8, 3>(w, stride, n, xs, acc) }
-}
-
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
-pub(super) unsafe fn mix(p: &[f32], rows: &[f32], n: usize, out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { tiles::mix::<Zmm, 4, 4>(p, rows, n, out) }
-}
+leaves!(Zmm, tile 8 x 3, mix 4 x 4, #[target_feature(enable = "avx512f,avx2,fma,f16c")]);

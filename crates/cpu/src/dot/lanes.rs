@@ -25,3 +25,34 @@ pub(super) trait Lanes: Copy {
     /// E4M3 codes, as values times 2^-8.
     unsafe fn from_e4m3(p: *const u8) -> Self;
 }
+
+/// The leaves of one instruction set over its lanes: register tiles of weight rows by columns, and of heads by vectors.
+macro_rules! leaves {
+    ($lanes:ty, tile $rows:literal x $columns:literal, mix $heads:literal x $vectors:literal $(, #[$features:meta])?) => {
+        $(#[$features])?
+        pub(super) unsafe fn decode(dtype: ds4_gguf::DType, bytes: &[u8], out: &mut [f32]) {
+            // SAFETY: the features are enabled here; the caller checked the lengths.
+            unsafe { super::decode::decode::<$lanes>(dtype, bytes, out) }
+        }
+
+        $(#[$features])?
+        pub(super) unsafe fn decode_e4m3(codes: &[u8], exponents: &[u8], out: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { super::decode::decode_e4m3::<$lanes>(codes, exponents, out) }
+        }
+
+        $(#[$features])?
+        pub(super) unsafe fn tile(w: &[f32], stride: usize, n: usize, xs: &[&[f32]], acc: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { super::tile::tile::<$lanes, $rows, $columns>(w, stride, n, xs, acc) }
+        }
+
+        $(#[$features])?
+        pub(super) unsafe fn mix(p: &[f32], rows: &[f32], n: usize, out: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { super::tile::mix::<$lanes, $heads, $vectors>(p, rows, n, out) }
+        }
+    };
+}
+
+pub(super) use leaves;

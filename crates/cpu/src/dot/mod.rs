@@ -38,7 +38,8 @@ pub enum Isa {
 macro_rules! dispatch {
     ($isa:expr, $f:ident($($arg:expr),*)) => {
         match $isa {
-            Isa::Portable => portable::$f($($arg),*),
+            // SAFETY: portable lanes need no feature.
+            Isa::Portable => unsafe { portable::$f($($arg),*) },
             // SAFETY: the value exists only where `Isa::available` found the features.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::$f($($arg),*) },

@@ -1,11 +1,9 @@
 //! Lanes as arrays. The compiler vectorises them for the baseline of the target; where that has no fused multiply-add the
 //! results stay the same and only the speed is lost.
 
-use ds4_gguf::DType;
 use half::{bf16, f16};
 
-use super::lanes::Lanes;
-use super::{decode as blocks, tile as tiles};
+use super::lanes::{Lanes, leaves};
 
 #[derive(Clone, Copy)]
 struct Array([f32; 16]);
@@ -87,22 +85,4 @@ impl Lanes for Array {
     }
 }
 
-pub(super) fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    // SAFETY: arrays need no CPU feature; the caller checked the lengths.
-    unsafe { blocks::decode::<Array>(dtype, bytes, out) }
-}
-
-pub(super) fn decode_e4m3(codes: &[u8], exponents: &[u8], out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { blocks::decode_e4m3::<Array>(codes, exponents, out) }
-}
-
-pub(super) fn tile(w: &[f32], stride: usize, n: usize, xs: &[&[f32]], acc: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { tiles::tile::<Array, 2, 2>(w, stride, n, xs, acc) }
-}
-
-pub(super) fn mix(p: &[f32], rows: &[f32], n: usize, out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { tiles::mix::<Array, 2, 2>(p, rows, n, out) }
-}
+leaves!(Array, tile 2 x 2, mix 2 x 2);

@@ -66,7 +66,7 @@ fn compare(golden: &Golden, case: &Value, mode: &str, found: &[f32], label: &str
         assert!(error <= limit, "{label} {mode} n={} position {pos}: error {error}, limit {limit}", case["n"]);
         worst = worst.max(error);
     }
-    println!("{label} {mode} n={}: largest error {worst:.2e}", case["n"]);
+    eprintln!("{label} {mode} n={}: largest error {worst:.2e}", case["n"]);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn stored_rows_stay_within_the_bound_of_a_float16_cache() {
             let rows: Vec<&[f32]> = found.chunks(golden.vocab).collect();
             let found: Vec<&[f32]> = numbers(&case["positions"]).iter().map(|&pos| rows[pos as usize]).collect();
             let divergence = median_divergence(&golden.rows(case, "qat"), &found);
-            println!("{name} n={}: median divergence {divergence:.2e}", case["n"]);
+            eprintln!("{name} n={}: median divergence {divergence:.2e}", case["n"]);
             assert!(divergence <= BOUND, "{name} n={}: median divergence {divergence}", case["n"]);
         }
     }
