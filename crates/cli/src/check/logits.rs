@@ -1,12 +1,15 @@
 //! Golden logits of small models: every recorded prompt in both modes, fed whole, token by token and in chunks, against the
 //! recorded rows; streams after each layer where they are recorded; and the numerics users get, by their divergence.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use ds4_gguf::Gguf;
 use ds4_model::Model;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::{Options, Report};
 use crate::config::ModelSource;
@@ -18,12 +21,15 @@ const TOLERANCE: f32 = 1e-3;
 const NOISE_FACTOR: f32 = 10.0;
 /// Streams grow with depth, so their error is judged by the size of the row.
 const STREAM_TOLERANCE: f32 = 1e-4;
-/// Median divergence allowed when cache rows are stored compactly.
-const MAX_MEDIAN_KL: f64 = 1e-4;
+/// Median divergence allowed to the default numerics: the bound that the goldens' own description gives engines that round
+/// more than the reference (`fixtures/tiny/README.md`, `--max-kl 0.02`). A float16 rotary tail moves values of later layers
+/// across E4M3 steps, so a model that rounds cannot be held to what a float16 cache does to one that does not.
+const MAX_MEDIAN_KL: f64 = 2e-2;
 
 #[derive(Deserialize)]
 struct Golden {
     gguf: String,
+    gguf_sha256: Option<String>,
     f32: String,
     f32_count: usize,
     vocab: usize,
@@ -78,7 +84,11 @@ pub(super) fn check(path: &Path, options: &Options, report: &mut Report<'_>) -> 
     let golden: Golden = serde_json::from_str(&read_text(path, "golden")?)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let values = read_values(&folder.join(&golden.f32), golden.f32_count)?;
-    let gguf = device::open_gguf(&ModelSource::File(folder.join(&golden.gguf)), true)?;
+    let model = folder.join(&golden.gguf);
+    let gguf = device::open_gguf(&ModelSource::File(model.clone()), true)?;
+    if let Some(expected) = &golden.gguf_sha256 {
+        check_sha256(&model, expected)?;
+    }
     let name = golden.gguf.trim_end_matches(".gguf");
     for (at, case) in golden.cases.iter().enumerate() {
         let modes = [("plain", Precision::Plain, &case.plain), ("qat", Precision::Quality, &case.qat)];
@@ -94,6 +104,19 @@ pub(super) fn check(path: &Path, options: &Options, report: &mut Report<'_>) -> 
         let truth = Truth::new(case, &case.qat, &values, golden.vocab)?;
         let label = format!("{name} n={} default", case.n);
         Trial { gguf: &gguf, precision: Precision::Default, truth, options, label }.divergence(report)?;
+    }
+    Ok(())
+}
+
+/// Logits of other weights would only look wrong: the model must be the one they were recorded from.
+fn check_sha256(path: &Path, expected: &str) -> anyhow::Result<()> {
+    let name = path.display();
+    let mut file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+    let mut hasher = Sha256::new();
+    io::copy(&mut file, &mut hasher).with_context(|| format!("cannot read {name}"))?;
+    let found = format!("{:x}", hasher.finalize());
+    if !found.eq_ignore_ascii_case(expected) {
+        bail!("{name}: sha256 {found}, expected {expected}: the logits were recorded from another model");
     }
     Ok(())
 }

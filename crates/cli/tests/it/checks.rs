@@ -34,15 +34,28 @@ fn recorded_turns_are_read_as_recorded() {
 #[test]
 fn recorded_logits_are_reproduced() {
     // Five prompts: two modes fed two ways, a trace for one prompt in each mode, and the numerics users get.
-    passes("logits", &["tiny/tiny-b.golden.json"], 5 * 5 + 2);
-    passes("logits", &["tiny/tiny-c.golden.json"], 5 * 5 + 2);
+    for model in ["tiny-a", "tiny-b", "tiny-c"] {
+        passes("logits", &[&format!("tiny/{model}.golden.json")], 5 * 5 + 2);
+    }
 }
 
 #[test]
-fn recorded_logits_of_the_first_model_are_reproduced_in_both_modes() {
-    let ran = Program::new().run(&["check", "logits", &fixture("tiny/tiny-a.golden.json"), "--chunk", "37"]);
-    let modes: Vec<&str> = ran.out.lines().filter(|l| l.contains(" plain ") || l.contains(" qat ")).collect();
-    assert!(modes.len() >= 30 && !modes.iter().any(|line| line.starts_with("FAIL")), "{}", ran.out);
+fn recorded_logits_are_reproduced_in_chunks_too() {
+    let ran = Program::new().works(&["check", "logits", &fixture("tiny/tiny-a.golden.json"), "--chunk", "37"]);
+    assert!(ran.out.ends_with("37 passed, 0 failed\n"), "{}", ran.out);
+}
+
+#[test]
+fn logits_recorded_from_another_model_are_an_error() {
+    let program = Program::new();
+    program.write("tiny-b.golden.json", std::fs::read(fixture("tiny/tiny-b.golden.json")).expect("a golden"));
+    program.write("tiny-b.golden.f32", std::fs::read(fixture("tiny/tiny-b.golden.f32")).expect("values"));
+    let mut model = std::fs::read(fixture("tiny/tiny-b.gguf")).expect("a model");
+    *model.last_mut().expect("bytes") ^= 1;
+    program.write("tiny-b.gguf", model);
+    let ran = program.run(&["check", "logits", "tiny-b.golden.json"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("tiny-b.gguf: sha256 ") && ran.err.contains(", expected cffb722e0ff1"), "{}", ran.err);
 }
 
 #[test]
