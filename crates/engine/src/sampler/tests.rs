@@ -201,29 +201,3 @@ proptest! {
         }
     }
 }
-
-/// `cargo test --release -p ds4-engine -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "a measurement")]
-fn time_of_a_draw_over_the_full_vocabulary() {
-    let z = logits(VOCAB, 11, 12.0);
-    let default = SamplingParams::default();
-    let cases = [
-        ("temperature 1, min-p 0.05", default),
-        ("greedy", SamplingParams::greedy()),
-        ("no cut", SamplingParams { min_p: 0.0, ..default }),
-        ("top-p 0.95, no min-p", SamplingParams { min_p: 0.0, top_p: 0.95, ..default }),
-        ("top-k 40, top-p 0.95", SamplingParams { top_k: 40, top_p: 0.95, ..default }),
-        ("penalties", SamplingParams { presence_penalty: 1.0, ..default }),
-    ];
-    for (name, params) in cases {
-        let mut sampler = Sampler::new(params);
-        let start = std::time::Instant::now();
-        let sum: u64 = (0..200).map(|_| u64::from(sampler.sample(&z, false).unwrap())).sum();
-        println!("{name}: {:.3} ms (ids sum to {sum})", start.elapsed().as_secs_f64() * 1e3 / 200.0);
-    }
-    let start = std::time::Instant::now();
-    let sum: u32 = (0..200).map(|id| TokenLogprobs::of(&z, id, 20).unwrap().rank).sum();
-    println!("log-probabilities, top 20: {:.3} ms (ranks sum to {sum})", start.elapsed().as_secs_f64() * 1e3 / 200.0);
-}
