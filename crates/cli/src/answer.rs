@@ -1,8 +1,8 @@
 //! One answer: a request through the engine's door, its events to a display, its tokens collected. Knows neither where the
 //! prompt came from nor what becomes of the answer.
 
+use std::fmt;
 use std::sync::mpsc;
-use std::time::Instant;
 
 use ds4_engine::{Delta, EngineHandle, Event, Request, SamplingParams, StopReason, Timings, TokenLogprobs, Usage};
 
@@ -36,6 +36,8 @@ pub(crate) struct Answer {
     pub(crate) said: Said,
     pub(crate) reason: StopReason,
     pub(crate) usage: Usage,
+    /// Prompt tokens really computed: fewer than were new when the prompt was cut short.
+    pub(crate) evaluated: u32,
     pub(crate) timings: Timings,
     /// The user asked to stop.
     pub(crate) interrupted: bool,
@@ -55,17 +57,36 @@ impl Answer {
         }
     }
 
-    /// Tokens a second of the prompt's new part and of the generation.
-    pub(crate) fn speeds(&self) -> (f64, f64) {
-        let rate = |tokens: u32, seconds: f64| if seconds > 0.0 { f64::from(tokens) / seconds } else { 0.0 };
-        let new = self.usage.prompt - self.usage.cached.min(self.usage.prompt);
-        (rate(new, self.timings.prefill), rate(self.usage.completion, self.timings.decode))
+    pub(crate) fn speeds(&self) -> Speeds {
+        let rate = |tokens: u32, seconds: f64| (tokens > 0 && seconds > 0.0).then(|| f64::from(tokens) / seconds);
+        Speeds {
+            prefill: rate(self.evaluated, self.timings.prefill),
+            // The first token is drawn from what the prompt left: every other one took a step.
+            generation: rate((self.ids.len() as u32).saturating_sub(1), self.timings.decode),
+        }
     }
 
     /// The line that ends an answer on standard error.
     pub(crate) fn timing_line(&self, seed: u64) -> String {
-        let (prefill, generation) = self.speeds();
-        format!("ds4: prefill: {prefill:.2} t/s, generation: {generation:.2} t/s, seed {seed}")
+        let speeds = self.speeds().to_string();
+        let seed = format!("seed {seed}");
+        let parts = [speeds, seed].into_iter().filter(|part| !part.is_empty());
+        format!("ds4: {}", parts.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Tokens a second of the prompt's new part and of the generation; a part that did not happen has no speed.
+#[derive(Clone, Copy)]
+pub(crate) struct Speeds {
+    pub(crate) prefill: Option<f64>,
+    pub(crate) generation: Option<f64>,
+}
+
+impl fmt::Display for Speeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |name: &str, speed: Option<f64>| speed.map(|speed| format!("{name}: {speed:.2} t/s"));
+        let parts = [part("prefill", self.prefill), part("generation", self.generation)];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -89,14 +110,12 @@ pub(crate) fn ask(
         ..Request::new(ask.prompt, sender)
     };
     interrupt.begin();
-    let started = Instant::now();
     let collected = engine.submit(request).map_err(anyhow::Error::from).and_then(|()| collect(&events, display));
     let interrupted = interrupt.end();
     let mut answer = collected?;
     answer.interrupted = interrupted || answer.reason == StopReason::Cancelled;
     if answer.failure.is_some() {
         answer.usage = Usage { prompt: prompt_tokens, completion: answer.ids.len() as u32, ..Usage::default() };
-        answer.timings.decode = started.elapsed().as_secs_f64();
     }
     Ok(answer)
 }
@@ -108,13 +127,17 @@ fn collect(events: &mpsc::Receiver<Event>, display: &mut dyn Display) -> anyhow:
         said: Said::default(),
         reason: StopReason::Cancelled,
         usage: Usage::default(),
+        evaluated: 0,
         timings: Timings::default(),
         interrupted: false,
         failure: None,
     };
     for event in events {
         match event {
-            Event::Prefill { done, total, .. } => display.prefill(done, total)?,
+            Event::Prefill { done, total, cached } => {
+                answer.evaluated = done.saturating_sub(cached);
+                display.prefill(done, total)?;
+            }
             Event::Token { id, logprobs, .. } => {
                 answer.ids.push(id);
                 answer.logprobs.extend(logprobs);
@@ -140,4 +163,31 @@ fn collect(events: &mpsc::Receiver<Event>, display: &mut dyn Display) -> anyhow:
         }
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_did_not_happen_has_no_speed() {
+        let line = |evaluated, drawn| {
+            let answer = Answer {
+                ids: vec![5; drawn],
+                logprobs: Vec::new(),
+                said: Said::default(),
+                reason: StopReason::Cancelled,
+                usage: Usage { prompt: 100, ..Usage::default() },
+                evaluated,
+                timings: Timings { prefill: 2.0, decode: 4.0, ..Timings::default() },
+                interrupted: true,
+                failure: None,
+            };
+            answer.timing_line(7)
+        };
+        assert_eq!(line(100, 9), "ds4: prefill: 50.00 t/s, generation: 2.00 t/s, seed 7");
+        assert_eq!(line(100, 1), "ds4: prefill: 50.00 t/s, seed 7");
+        assert_eq!(line(64, 0), "ds4: prefill: 32.00 t/s, seed 7");
+        assert_eq!(line(0, 0), "ds4: seed 7");
+    }
 }

@@ -97,9 +97,11 @@ pub(crate) struct Runtime {
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
     pub(crate) prefill_chunk: Option<u32>,
-    /// Float32 activations instead of the default numerics.
+    /// Float32 cache rows instead of the default numerics.
     pub(crate) quality: bool,
     pub(crate) warm_weights: bool,
+    /// The device may be shared with another process.
+    pub(crate) no_lock: bool,
 }
 
 impl Runtime {
@@ -153,6 +155,7 @@ impl Config {
                 prefill_chunk: flags.prefill_chunk,
                 quality: flags.quality,
                 warm_weights: flags.warm_weights,
+                no_lock: flags.no_lock,
             },
             system: flags.system.unwrap_or_else(|| DEFAULT_SYSTEM.to_owned()),
             think: flags.think.unwrap_or(ThinkFlag::Think),

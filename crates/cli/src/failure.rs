@@ -12,10 +12,13 @@ pub(crate) struct Usage {
     hint: Option<&'static str>,
 }
 
-/// Ended by Ctrl+C: exit code 130, nothing to say.
+/// Ended by a signal, nothing to say.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
-pub(crate) struct Interrupted;
+pub(crate) struct Interrupted {
+    /// Exit code.
+    pub(crate) code: u8,
+}
 
 /// Checks ran and some failed, which their own report already says: exit code 1, nothing to add.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +51,8 @@ fn without_numbers(text: &str) -> String {
 
 /// Exit code of an error, and the lines it leaves on standard error.
 pub(crate) fn verdict(error: &anyhow::Error) -> (u8, Vec<String>) {
-    if error.is::<Interrupted>() {
-        return (130, Vec::new());
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        return (interrupted.code, Vec::new());
     }
     if error.is::<ChecksFailed>() {
         return (1, Vec::new());

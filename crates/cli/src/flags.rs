@@ -21,6 +21,7 @@ pub(crate) struct Flags {
     pub(crate) prefill_chunk: Option<u32>,
     pub(crate) quality: bool,
     pub(crate) warm_weights: bool,
+    pub(crate) no_lock: bool,
 
     pub(crate) prompts: Vec<PromptFlag>,
     pub(crate) system: Option<String>,
@@ -106,7 +107,6 @@ const LATER: &[&str] = &[
     "--cuda",
     "--metal",
     "--wgpu",
-    "--no-lock",
     "--dspark-strict",
     "--ui-logo",
     "--head-test",
@@ -162,6 +162,7 @@ impl Flags {
             "--prefill-chunk" => self.prefill_chunk = Some(args.int(name, 1..=65536)? as u32),
             "--quality" => self.quality = true,
             "--warm-weights" => self.warm_weights = true,
+            "--no-lock" => self.no_lock = true,
             "--cpu" => {}
             "--backend" => {
                 let value = args.text(name)?;

@@ -54,9 +54,12 @@ runtime
   -c, --ctx N            context tokens (default 32768, less if the model was made for less)
   -t, --threads N        host threads (default: all)
       --backend NAME     cpu; --cpu is short for it
-      --quality          float32 activations and cache: slower, closest to the reference
+      --quality          float32 cache rows: more memory, closest to the reference
       --warm-weights     read the whole file before the start
       --prefill-chunk N  most tokens of one prefill step
+      --no-lock          answer or chat although another ds4 with a model file is running
+Ctrl+C stops the work after its current step, prints what there is and exits with 130; a second one, or one before the work
+began, exits at once. SIGTERM does the same and exits with 143, also out of a chat.
 ";
 
 const SAMPLING: &str = "\
@@ -162,6 +165,6 @@ Prefill and decode speed, beside the memory bandwidth of the same machine.
       --prompt-tokens N      default 256
       --gen-tokens N         default 32
   -t, --threads N
-      --quality              float32 activations
+      --quality              float32 cache rows: more memory, closest to the reference
       --json
 ";

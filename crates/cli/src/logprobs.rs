@@ -11,7 +11,6 @@ use crate::answer::{Ask, ask};
 use crate::config::Config;
 use crate::conversation::{effective, encode_prompt};
 use crate::device::{Loaded, open_file};
-use crate::failure::Interrupted;
 use crate::file::write_whole;
 use crate::flags::PromptFlag;
 use crate::interrupt::Interrupt;
@@ -47,7 +46,7 @@ pub(crate) fn dump_logprobs(config: &Config, path: &Path, prompt: &PromptFlag) -
     write_whole(path, |file| Ok(serde_json::to_writer(file, &dump)?))?;
     match answer.failure {
         Some(error) => Err(error).context("generation failed"),
-        None if answer.interrupted => Err(Interrupted.into()),
+        None if answer.interrupted => Err(interrupt.ended()),
         None => Ok(()),
     }
 }

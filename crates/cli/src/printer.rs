@@ -57,15 +57,10 @@ impl Printer {
         put(out, &text)
     }
 
-    /// Whether anything was to be shown yet.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.part != Part::Nothing
-    }
-
-    /// Ends the line that the answer stands on.
+    /// Ends the line that the answer stands on; an answer of nothing has none.
     pub(crate) fn finish(&mut self, out: &mut dyn Write) -> anyhow::Result<()> {
         self.held.clear();
-        put(out, "\n")
+        if self.part == Part::Nothing { Ok(()) } else { put(out, "\n") }
     }
 
     /// What may be shown now: earlier held newlines and `text` without its own last ones.
@@ -102,7 +97,13 @@ mod tests {
     #[test]
     fn an_answer_ends_with_exactly_one_newline() {
         assert_eq!(print(false, false, &[(false, "a\n"), (false, "\n"), (false, "b\n\n")]), "a\n\nb\n");
-        assert_eq!(print(false, false, &[]), "\n");
+        assert_eq!(print(false, false, &[(false, "\n\n")]), "\n");
+    }
+
+    #[test]
+    fn nothing_said_is_nothing_printed() {
+        assert_eq!(print(false, false, &[]), "");
+        assert_eq!(print(false, true, &[(true, "hm")]), "");
     }
 
     #[test]

@@ -12,12 +12,12 @@ use ds4_engine::StopReason;
 use ds4_text::Thinking;
 use rustyline::error::ReadlineError;
 
-use crate::answer::{Ask, ask};
+use crate::answer::{Ask, Speeds, ask};
 use crate::config::Config;
 use crate::conversation::{Conversation, effective};
 use crate::device::{Loaded, open_file};
-use crate::failure::Interrupted;
 use crate::interrupt::Interrupt;
+use crate::lock::Lock;
 use crate::run::TextDisplay;
 use crate::terminal::note;
 
@@ -32,8 +32,8 @@ struct Repl {
     conversation: Conversation,
     /// Grows with every generation, so that a retry draws another answer.
     generation: u64,
-    /// Of the last answer: prefill and generation, tokens a second.
-    speeds: Option<(f64, f64)>,
+    /// Of the last answer.
+    speeds: Option<Speeds>,
 }
 
 /// Whether the program goes on.
@@ -45,6 +45,7 @@ enum Next {
 pub(crate) fn run(config: Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let interrupt = Interrupt::install()?;
     let file = open_file(&config.model, config.quiet)?;
+    let _lock = Lock::for_conversation(&config)?;
     let loaded = Loaded::open(file, &config.runtime, config.quiet)?;
     let thinking = effective(config.think, loaded.engine.limits().context);
     let conversation = Conversation::new(&config.system, thinking);
@@ -61,11 +62,14 @@ pub(crate) fn run(config: Config, out: &mut dyn Write) -> anyhow::Result<()> {
                     Ok(Next::Leave) => return Ok(()),
                     Err(error) => repl.survive(error)?,
                 }
+                if repl.interrupt.terminated() {
+                    return Err(repl.interrupt.ended());
+                }
             }
             Err(ReadlineError::Eof) => return Ok(()),
             Err(ReadlineError::Interrupted) => {
                 if last_interrupt.is_some_and(|at| at.elapsed() <= AGAIN_WITHIN) {
-                    return Err(Interrupted.into());
+                    return Err(repl.interrupt.ended());
                 }
                 last_interrupt = Some(Instant::now());
                 note("ds4: press Ctrl+C again to leave, or type /quit");
@@ -135,12 +139,14 @@ impl Repl {
         };
         let mut display = TextDisplay::new(&self.config, out);
         let asked = ask(&self.loaded.engine, &self.interrupt, request, &mut display);
-        display.finish_if_begun()?;
+        display.finish()?;
         let answer = asked?;
         if !self.config.quiet && !answer.ids.is_empty() {
             note(answer.timing_line(sampling.seed));
         }
-        self.speeds = Some(answer.speeds());
+        if !answer.ids.is_empty() {
+            self.speeds = Some(answer.speeds());
+        }
         if let Some(error) = answer.failure {
             return Err(error).context("generation failed");
         }

@@ -9,9 +9,10 @@ use crate::answer::{Answer, Ask, Display, ask};
 use crate::config::{Config, Format};
 use crate::conversation::{effective, encode_prompt};
 use crate::device::{Loaded, open_file};
-use crate::failure::{Interrupted, reason, usage};
+use crate::failure::{reason, usage};
 use crate::flags::PromptFlag;
 use crate::interrupt::Interrupt;
+use crate::lock::Lock;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::terminal;
@@ -35,14 +36,15 @@ pub(crate) fn read_prompt(source: &PromptFlag) -> anyhow::Result<String> {
 
 /// Answers one prompt on standard output.
 pub(crate) fn one_shot(config: &Config, prompt: &PromptFlag, out: &mut dyn Write) -> anyhow::Result<()> {
-    let text = read_prompt(prompt)?;
     let interrupt = Interrupt::install()?;
+    let text = read_prompt(prompt)?;
     let file = open_file(&config.model, config.quiet)?;
     let ctx = config.runtime.context(file.shape.context)?;
     let encoded = encode_prompt(&file.tokenizer, &config.system, effective(config.think, ctx), config.raw, &text)?;
     if encoded.ids.len() >= ctx as usize {
         bail!("prompt has {} tokens, expected fewer than --ctx={ctx}", encoded.ids.len());
     }
+    let _lock = Lock::for_conversation(config)?;
     let loaded = Loaded::open(file, &config.runtime, config.quiet)?;
     let request = Ask {
         prompt: encoded.ids,
@@ -75,17 +77,17 @@ pub(crate) fn one_shot(config: &Config, prompt: &PromptFlag, out: &mut dyn Write
             answer
         }
     };
-    conclude(config, answer)
+    conclude(config, &interrupt, answer)
 }
 
 /// The timing line, then the way the program ends.
-fn conclude(config: &Config, answer: Answer) -> anyhow::Result<()> {
+fn conclude(config: &Config, interrupt: &Interrupt, answer: Answer) -> anyhow::Result<()> {
     if !config.quiet {
         terminal::note(answer.timing_line(config.sampling.seed));
     }
     match answer.failure {
         Some(error) => Err(error).context("generation failed"),
-        None if answer.interrupted => Err(Interrupted.into()),
+        None if answer.interrupted => Err(interrupt.ended()),
         None => Ok(()),
     }
 }
@@ -96,7 +98,7 @@ fn write_json(out: &mut dyn Write, value: &Value) -> anyhow::Result<()> {
 
 /// The object of `--json`.
 fn result(answer: &Answer, config: &Config) -> Value {
-    let (prefill, generation) = answer.speeds();
+    let speeds = answer.speeds();
     let reasoning = if config.hide_thinking { "" } else { answer.said.reasoning.as_str() };
     let (usage, timings) = (&answer.usage, &answer.timings);
     json!({
@@ -114,8 +116,8 @@ fn result(answer: &Answer, config: &Config) -> Value {
             "prefill_seconds": timings.prefill,
             "generation_seconds": timings.decode,
             "ttft_seconds": timings.ttft,
-            "prefill_tps": prefill,
-            "generation_tps": generation,
+            "prefill_tps": speeds.prefill,
+            "generation_tps": speeds.generation,
         },
         "seed": config.sampling.seed,
     })
@@ -137,12 +139,6 @@ impl<'a> TextDisplay<'a> {
     pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
         self.progress.clear();
         self.printer.finish(self.out)
-    }
-
-    /// As `finish`, but an answer that never began leaves no empty line.
-    pub(crate) fn finish_if_begun(&mut self) -> anyhow::Result<()> {
-        self.progress.clear();
-        if self.printer.has_begun() { self.printer.finish(self.out) } else { Ok(()) }
     }
 }
 

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use crate::config::Config;
 use crate::conversation::{effective, encode_prompt};
 use crate::device::{Loaded, ModelFile, open_file};
-use crate::failure::Interrupted;
 use crate::file::read_text;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -148,7 +147,7 @@ fn score(
     }
     progress.clear();
     if interrupt.end() {
-        return Err(Interrupted.into());
+        return Err(interrupt.ended());
     }
     match failure {
         Some(error) => Err(error.into()),

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args::{Args, Item};
 use crate::device::threads;
-use crate::failure::{Interrupted, usage};
+use crate::failure::usage;
 use crate::interrupt::Interrupt;
 use crate::memory::size;
 use crate::{help, terminal};
@@ -46,7 +46,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     });
     bar.finish_and_clear();
     if interrupt.end() {
-        return Err(Interrupted.into());
+        return Err(interrupt.ended());
     }
     written.map_err(|e| anyhow::Error::new(e).context("cannot write model"))?;
     if !options.quiet {

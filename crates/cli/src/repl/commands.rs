@@ -147,8 +147,8 @@ impl Repl {
         let sampling = &self.config.sampling;
         let seed = sampling.seed.wrapping_add(self.generation);
         note(format_args!("sampling: temperature {}, next seed {seed}", sampling.temperature));
-        if let Some((prefill, generation)) = self.speeds {
-            note(format_args!("last answer: prefill: {prefill:.2} t/s, generation: {generation:.2} t/s"));
+        if let Some(speeds) = self.speeds {
+            note(format_args!("last answer: {speeds}"));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use rustyline::{
 };
 
 use super::commands::{NAMES, TAKES_FILE};
-use crate::terminal;
+use crate::{state, terminal};
 
 pub(super) type LineEditor = Editor<Assist, FileHistory>;
 
@@ -49,17 +49,8 @@ pub(super) fn remember(editor: &mut LineEditor, line: &str) {
     }
 }
 
-/// `$DS4_HOME/history` or `~/.ds4/history`, in a folder that nobody else may read.
 fn history_file() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = set("DS4_HOME").or_else(|| set("HOME").map(|home| home.join(".ds4")))?;
-    if !folder.is_dir() {
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(&folder).ok()?;
-    }
-    Some(folder.join("history"))
+    Some(state::folder()?.join("history"))
 }
 
 /// Ctrl+C takes back what was typed; on an empty line it stays the interrupt that leaves.

@@ -2,8 +2,11 @@
 
 mod checks;
 mod diagnostics;
+mod lock;
 mod one_shot;
 mod program;
+#[cfg(unix)]
+mod signals;
 mod synth;
 #[cfg(unix)]
 mod terminal;

@@ -90,8 +90,8 @@ fn json_events_add_up_to_the_result() {
 fn hidden_thinking_leaves_nothing_of_an_answer_that_is_all_reasoning() {
     let program = Program::new();
     let shown = program.works(&greedy(&["-p", "Hello", "--quiet"])).out;
-    assert_ne!(shown, "\n");
-    assert_eq!(program.works(&greedy(&["-p", "Hello", "--quiet", "--hide-thinking"])).out, "\n");
+    assert_ne!(shown, "");
+    assert_eq!(program.works(&greedy(&["-p", "Hello", "--quiet", "--hide-thinking"])).out, "");
 }
 
 #[test]

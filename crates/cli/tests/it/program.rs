@@ -22,8 +22,12 @@ impl Program {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ds4"));
-        command.args(args).current_dir(self.folder.path()).env_remove("DS4_MODEL");
+        self.surrounded(Command::new(env!("CARGO_BIN_EXE_ds4")), args)
+    }
+
+    /// Any command in the surroundings that the program is tested in.
+    pub(crate) fn surrounded(&self, mut command: Command, args: &[&str]) -> Command {
+        command.args(args).current_dir(self.folder.path()).env_remove("DS4_MODEL").env_remove("XDG_RUNTIME_DIR");
         command.env("DS4_HOME", self.path("home")).env("TERM", "xterm").env_remove("NO_COLOR");
         command
     }

@@ -115,3 +115,42 @@ fn ctrl_c_ends_a_one_shot_answer_with_its_timing_line() {
     session.exp_string("seed 1").expect("a timing line");
     ends_with(&session, 130);
 }
+
+/// A shell that tells the program's process id, runs it, and then tells its exit code and how the terminal is set.
+fn in_a_shell(program: &Program, args: &str) -> PtySession {
+    let run = format!("sh -c 'echo pid=$$; exec \"$@\"' sh {} {args}", env!("CARGO_BIN_EXE_ds4"));
+    let script = format!("trap : INT; {run}; echo code=$?; stty -a");
+    spawn_command(program.surrounded(Command::new("sh"), &["-c", &script]), Some(PATIENCE_MS))
+        .expect("a pseudo-terminal")
+}
+
+fn leaves_the_terminal_whole(session: &mut PtySession, code: i32) {
+    session.exp_string(&format!("code={code}\r\n")).expect("an exit code");
+    // A line editor turns these off; the pseudo-terminal of this test has no echo to begin with.
+    session.exp_regex("[^-]isig icanon iexten").expect("whole lines and signals");
+}
+
+#[test]
+fn a_second_ctrl_c_in_a_prefill_leaves_the_terminal_as_it_was() {
+    let program = Program::new();
+    program.write("long.txt", "the quick brown fox jumps over the lazy dog. ".repeat(420));
+    let mut session = in_a_shell(&program, "-c 16384 --prefill-chunk 8192 -t 1 --nothink");
+    session.exp_string("ds4> ").expect("a prompt");
+    session.send_line("/read long.txt").expect("sent");
+    session.exp_string(" 0/7").expect("progress");
+    session.send_control('c').expect("sent");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    session.send_control('c').expect("sent");
+    leaves_the_terminal_whole(&mut session, 130);
+}
+
+#[test]
+fn sigterm_leaves_a_chat_and_the_terminal_as_it_was() {
+    let program = Program::new();
+    let mut session = in_a_shell(&program, "--nothink");
+    let (_, pid) = session.exp_regex("pid=[0-9]+").expect("a process");
+    session.exp_string("ds4> ").expect("a prompt");
+    let sent = Command::new("kill").args(["-s", "TERM", &pid["pid=".len()..]]).status();
+    assert!(sent.expect("kill").success());
+    leaves_the_terminal_whole(&mut session, 143);
+}
