@@ -1,9 +1,6 @@
 //! What is inside the program: the miniature model and the published tokenizer.
 
-use std::ops::ControlFlow;
-
-use anyhow::Context;
-use ds4_gguf::Gguf;
+use ds4_gguf::{Gguf, Layout};
 use ds4_text::Tokenizer;
 
 static MINIATURE: &[u8] = include_bytes!("../../../models/ds4-mini.gguf");
@@ -13,11 +10,21 @@ pub(crate) fn miniature() -> ds4_gguf::Result<Gguf> {
     Gguf::from_bytes("ds4-mini.gguf", MINIATURE.into())
 }
 
-/// The published tokenizer: the header of a synthetic file that carries all of it, its weights left as holes.
+/// The published tokenizer, by way of a file in memory that holds nothing else.
 pub(crate) fn published_tokenizer() -> anyhow::Result<Tokenizer> {
-    let recipe = ds4_synth::preset("tiny").context("the tiny preset is missing")?.tokens(ds4_synth::Tokens::Full);
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let path = folder.path().join("tokenizer.gguf");
-    ds4_synth::write(&recipe, &path, 1, true, &mut |_, _| ControlFlow::Continue(()))?;
-    Ok(Tokenizer::from_metadata(Gguf::open(&path)?.metadata())?)
+    let layout = Layout::new(ds4_synth::Tokens::Full.metadata(), Vec::new(), 32)?;
+    let file = Gguf::from_bytes("published tokenizer", layout.header().to_vec().into())?;
+    Ok(Tokenizer::from_metadata(file.metadata())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_tokenizer_is_whole() {
+        let tokenizer = published_tokenizer().expect("a tokenizer");
+        assert_eq!(tokenizer.n_vocab(), 129_280);
+        assert_eq!(tokenizer.encode("Hello<｜User｜>"), [19_923, 128_803]);
+    }
 }

@@ -9,6 +9,9 @@ pub(crate) fn page(topic: Option<&str>) -> anyhow::Result<String> {
     if topic == "all" {
         return Ok(TOPICS.iter().fold(SHORT.to_owned(), |all, (_, text)| all + "\n" + text));
     }
+    if LATER.contains(&topic) {
+        return Ok(format!("{topic}: not in this build\n"));
+    }
     match TOPICS.iter().find(|(name, _)| *name == topic) {
         Some((_, text)) => Ok((*text).to_owned()),
         None => Err(usage_hint(format!("unknown help topic: {topic}"), SHORT.trim_end())),
@@ -48,6 +51,9 @@ const TOPICS: &[(&str, &str)] = &[
     ("benchmark", BENCH),
 ];
 
+/// Topics of other parts of the family.
+const LATER: &[&str] = &["steering", "kv-cache", "api", "sessions", "tools", "evaluation"];
+
 const RUNTIME: &str = "\
 runtime
   -m, --model FILE       GGUF file
@@ -65,7 +71,7 @@ began, exits at once. SIGTERM does the same and exits with 143, also out of a ch
 const SAMPLING: &str = "\
 sampling
       --temp F               0..100, default 1; 0 is greedy
-      --top-p F              0..1, default 1
+      --top-p F              0..1, default 1 (off); 0 is off too
       --min-p F              0..1, default 0.05
       --top-k N              0..1024, default 0 (off)
       --presence-penalty F   -2..2, default 0
@@ -118,7 +124,8 @@ Writes a model file with random weights.
       --layers N             main layers, instead of the preset's
       --experts N            routed experts, instead of the preset's
       --quant NAME           q2, q4, mxfp4 or f16 (default q2)
-      --mtp                  the draft-block support file of this shape instead
+      --mtp                  write the draft-block support file of this shape to OUT instead of the main model: tensors
+                             mtp.0.*, in storage types of its own, for use beside a main model
       --seed N               default 0; equal seeds give equal bytes
   -t, --threads N            default: all
       --sparse               weights are holes in the file: right size, all zero

@@ -101,6 +101,9 @@ fn recipe(options: &Options) -> anyhow::Result<Recipe> {
     if let Some(n) = options.experts {
         recipe = recipe.experts(n);
     }
+    if options.mtp && options.quant.is_some() {
+        return Err(usage("--mtp and --quant cannot be combined: a support file has storage types of its own"));
+    }
     if let Some(quant) = options.quant {
         recipe = recipe.quant(quant);
     }

@@ -64,8 +64,8 @@ impl Tokens {
         }
     }
 
-    /// The `tokenizer.ggml.*` records.
-    pub(crate) fn metadata(self) -> Vec<(String, OwnedValue)> {
+    /// The `tokenizer.ggml.*` records of a file with this tokenizer (GGUF spec section 3): all that a tokenizer is read from.
+    pub fn metadata(self) -> Vec<(String, OwnedValue)> {
         let all = published();
         let tokens: Vec<String> = self.ids().map(|id| all.tokens[id].clone()).collect();
         let types: Vec<i32> = self.ids().map(|id| all.types[id]).collect();

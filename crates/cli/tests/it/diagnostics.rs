@@ -102,6 +102,48 @@ fn a_greedy_continuation_scores_as_greedy() {
 }
 
 #[test]
+fn a_text_is_scored_up_to_the_tokens_and_the_context_asked_for() {
+    let program = Program::new();
+    program.write("text.txt", "the quick brown fox jumps over the lazy dog. ".repeat(12));
+    let counts = |more: &[&str]| {
+        let ran = program.works(&[&["--perplexity-file", "text.txt", "--quiet"], more].concat());
+        ran.out.split(" nll=").next().expect("a line").to_owned()
+    };
+    assert_eq!(counts(&["-c", "512", "-n", "10"]), "tokens=42 scored=10");
+    assert_eq!(counts(&["-c", "40"]), "tokens=40 scored=8");
+    let ran = program.run(&["--perplexity-file", "text.txt", "-c", "32", "--quiet"]);
+    assert_eq!(ran.err, "ds4: cannot score text.txt: 32 tokens, expected more than 32\n");
+}
+
+#[test]
+fn a_score_has_a_line_a_case_and_a_total_that_adds_up() {
+    let program = Program::new();
+    program.write(
+        "cases.jsonl",
+        "{\"prompt\":\"a\",\"continuation\":\"one two\"}\n\n{\"prompt\":\"b\",\"continuation\":\"c\"}\n",
+    );
+    let ran = program.works(&["--score-file", "cases.jsonl", "--quiet", "-c", "512"]);
+    let fields = |line: &str| -> std::collections::HashMap<String, f64> {
+        let field =
+            |part: &str| part.split_once('=').map(|(name, value)| (name.to_owned(), value.parse().expect("a number")));
+        line.split(' ').map(|part| field(part).expect("name=value")).collect()
+    };
+    let lines: Vec<_> = ran.out.lines().map(fields).collect();
+    let [first, second, total] = lines.as_slice() else { panic!("{}", ran.out) };
+    assert_eq!((first["case"], second["case"], total["cases"]), (0.0, 1.0, 2.0));
+    assert_eq!(total["tokens"], first["tokens"] + second["tokens"]);
+    assert!((total["nll"] - first["nll"] - second["nll"]).abs() < 1e-5, "{}", ran.out);
+    assert!((total["avg_nll"] - total["nll"] / total["tokens"]).abs() < 1e-5, "{}", ran.out);
+    program.write("none.jsonl", "{\"prompt\":\"a\",\"continuation\":\"\"}");
+    assert_eq!(
+        program.run(&["--score-file", "none.jsonl", "--quiet"]).err,
+        "ds4: case 0: continuation has no tokens\n"
+    );
+    let ran = program.run(&["--score-file", "cases.jsonl", "--quiet", "-c", "8"]);
+    assert!(ran.code == 1 && ran.err.ends_with("expected at most --ctx=8\n"), "{}", ran.err);
+}
+
+#[test]
 fn forced_logits_do_not_depend_on_chunks() {
     let program = Program::new();
     let model = fixture("tiny/tiny-c.gguf");

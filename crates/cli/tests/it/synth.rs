@@ -36,3 +36,16 @@ fn the_whole_model_as_a_sparse_file_is_inspected_without_reading_it() {
     let ran = program.works(&["--dump-tokens", "-p", "Hello", "-m", "flash.gguf"]);
     assert_eq!(ran.out, "0 19923 \"Hello\"\ntokens=1\n");
 }
+
+#[test]
+fn a_support_file_holds_the_draft_block_and_is_no_model() {
+    let program = Program::new();
+    program.works(&["synth", "mtp.gguf", "--preset", "tiny", "--mtp", "--quiet"]);
+    let bytes = program.read("mtp.gguf");
+    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    assert!(has(b"deepseek4_mtp_support") && has(b"mtp.0.e_proj.weight") && !has(b"blk.0."));
+    let ran = program.run(&["-m", "mtp.gguf", "-p", "a"]);
+    let message = "ds4: mtp.gguf: general.architecture: found deepseek4_mtp_support, expected deepseek4\n";
+    assert_eq!((ran.code, ran.err.as_str()), (1, message));
+    assert!(program.works(&["synth", "--help"]).out.contains("instead of the main model"));
+}

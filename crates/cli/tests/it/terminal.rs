@@ -64,6 +64,35 @@ fn turns_and_commands_work_and_the_history_is_saved() {
 }
 
 #[test]
+fn help_files_system_text_and_sampling_are_commands() {
+    let program = Program::new();
+    program.write("message.txt", "Hello\nfrom a file");
+    let mut session = repl(&program);
+    say(&mut session, "/help", "/retry");
+    say(&mut session, "/read", "/read needs a file name");
+    say(&mut session, "/read missing.txt", "cannot open file: missing.txt: No such file or directory");
+    say(&mut session, "/read .", "cannot open file: .: Is a directory");
+    say(&mut session, "/read message.txt", "seed 1");
+    say(&mut session, "/system Answer briefly", "the whole conversation is processed again");
+    say(&mut session, "/seed 77", "seed 77");
+    say(&mut session, "/temp 0.5", "temperature 0.5");
+    say(&mut session, "/temp -1", "invalid value for /temp: -1: expected 0..100");
+    say(&mut session, "/seed -1", "invalid value for /seed: -1");
+    say(&mut session, "Again", "seed 77");
+    say(&mut session, "Again", "seed 78");
+    say(&mut session, "/think-max", "warning: --think-max needs a context of at least 393216, got 2048");
+    say(&mut session, "/status", "thinking: on");
+    say(&mut session, "/nothink", "thinking off");
+    say(&mut session, "/save talk.json", "saved 3 turns");
+    say(&mut session, "/load message.txt", "cannot load conversation: message.txt: ");
+    say(&mut session, "/status", "3 turns");
+    session.send_line("/quit").expect("sent");
+    ends_with(&session, 0);
+    let talk = program.json("talk.json");
+    assert_eq!((&talk[0]["content"], &talk[1]["content"]), (&"Answer briefly".into(), &"Hello\nfrom a file".into()));
+}
+
+#[test]
 fn a_message_that_does_not_fit_is_taken_back() {
     let program = Program::new();
     let mut session = start(&program, &["-c", "64", "-n", "4", "--nothink"]);

@@ -11,6 +11,11 @@ fn help_goes_to_standard_output_and_topics_are_known() {
         let ran = program.works(args);
         assert!(ran.out.starts_with("usage: ds4") && ran.err.is_empty(), "{args:?}: {}", ran.out);
     }
+    for topic in ["steering", "kv-cache", "api", "sessions", "tools", "evaluation"] {
+        let ran = program.works(&["--help", topic]);
+        assert_eq!((ran.out, ran.err), (format!("{topic}: not in this build\n"), String::new()));
+    }
+    assert!(program.works(&["--help", "benchmark"]).out.starts_with("usage: ds4 bench"));
     for topic in ["runtime", "sampling", "thinking", "commands", "diagnostics"] {
         assert!(program.works(&["--help", topic]).out.starts_with(topic), "{topic}");
     }
@@ -77,6 +82,10 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         (
             &["synth", "f", "--preset", "x"],
             "ds4: invalid value for --preset: x: expected one of flash, pro, mini, tiny\n",
+        ),
+        (
+            &["synth", "f", "--mtp", "--quant", "q4"],
+            "ds4: --mtp and --quant cannot be combined: a support file has storage types of its own\n",
         ),
         (&["logits"], "ds4: logits needs --ids FILE\n"),
         (&["compare", "a"], "ds4: compare needs two files, got 1\n"),
