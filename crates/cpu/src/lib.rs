@@ -1,5 +1,5 @@
 //! CPU backend: the reference for every other device. Plain loops that read like the specification over float32
-//! activations; speed comes from the leaf products in [`dot`] and from threading.
+//! activations; speed comes from the leaf products in `dot` and from threading.
 
 #![warn(missing_docs)]
 

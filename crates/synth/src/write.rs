@@ -22,7 +22,7 @@ use crate::{
 /// Told the bytes done and the bytes of the whole file; answers whether to go on.
 type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
 
-/// The whole file in memory: the bytes that [`write`] writes.
+/// The whole file in memory: the bytes that [`write()`] writes.
 ///
 /// Errors: a recipe that describes no model, or a file too large for memory.
 pub fn build(recipe: &Recipe) -> Result<Vec<u8>> {
