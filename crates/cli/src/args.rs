@@ -127,7 +127,10 @@ pub(crate) fn parse_float(text: &str, range: RangeInclusive<f32>) -> Result<f32,
     if range.contains(&value) {
         return Ok(value);
     }
-    Err(format!(": expected {}..{}", range.start(), range.end()))
+    Err(match *range.end() {
+        f32::MAX => format!(": expected at least {}", range.start()),
+        end => format!(": expected {}..{end}", range.start()),
+    })
 }
 
 #[cfg(test)]
@@ -152,5 +155,6 @@ mod tests {
             assert_eq!(parse_float(bad, 0.0..=1.0), Err(String::new()), "{bad}");
         }
         assert_eq!(parse_float("2", 0.0..=1.0), Err(": expected 0..1".to_owned()));
+        assert_eq!(parse_float("-1", 0.0..=f32::MAX), Err(": expected at least 0".to_owned()));
     }
 }

@@ -1,11 +1,16 @@
 //! Files as this program reads and writes them: whole or not at all.
 
-use std::io::{BufWriter, Write};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
 use crate::failure::reason;
+use crate::memory::size;
+
+/// Bytes of text that are read: many times what any context holds.
+const MOST_TEXT: u64 = 256_000_000;
 
 /// Writes under a temporary name in the same folder and renames, so that `path` never holds half a file. Devices and
 /// pipes, which cannot be replaced, are written in place.
@@ -29,7 +34,7 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> any
 }
 
 /// Temporary files are private; what the user asked for has the usual rights.
-fn widen(file: &std::fs::File) {
+fn widen(file: &File) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -42,8 +47,18 @@ fn widen(file: &std::fs::File) {
 /// A text file, with the error named after what it was to be.
 pub(crate) fn read_text(path: &Path, what: &str) -> anyhow::Result<String> {
     let name = path.display();
-    let bytes = std::fs::read(path).map_err(|e| anyhow!("cannot open {what}: {name}: {}", reason(&e)))?;
-    String::from_utf8(bytes).map_err(|_| anyhow!("cannot read {what}: {name}: not valid UTF-8"))
+    let file = File::open(path).map_err(|e| anyhow!("cannot open {what}: {name}: {}", reason(&e)))?;
+    text_of(file).map_err(|why| anyhow!("cannot read {what}: {name}: {why}"))
+}
+
+/// All of a stream as text, or why not. A stream without an end must not take all memory.
+pub(crate) fn text_of(stream: impl Read) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    stream.take(MOST_TEXT + 1).read_to_end(&mut bytes).map_err(|e| reason(&e))?;
+    if bytes.len() as u64 > MOST_TEXT {
+        return Err(format!("more than {}", size(MOST_TEXT)));
+    }
+    String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())
 }
 
 #[cfg(test)]
@@ -62,5 +77,12 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(std::fs::read(&path).expect("read"), b"old");
         assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 1);
+    }
+
+    #[test]
+    fn a_stream_without_an_end_is_refused() {
+        assert_eq!(text_of(std::io::repeat(b'a')), Err("more than 256.0 MB".to_owned()));
+        assert_eq!(text_of(&b"a\xff"[..]), Err("not valid UTF-8".to_owned()));
+        assert_eq!(text_of(&b"text"[..]), Ok("text".to_owned()));
     }
 }

@@ -1,5 +1,6 @@
 //! One prompt, one answer: where the prompt comes from, how the answer is written, how the program ends.
 
+use std::fs::File;
 use std::io::{self, Write};
 
 use anyhow::{Context, bail};
@@ -10,6 +11,7 @@ use crate::config::{Config, Format};
 use crate::conversation::{effective, encode_prompt};
 use crate::device::{Loaded, open_file};
 use crate::failure::{reason, usage};
+use crate::file::text_of;
 use crate::flags::PromptFlag;
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
@@ -22,14 +24,15 @@ pub(crate) fn read_prompt(source: &PromptFlag) -> anyhow::Result<String> {
     match source {
         PromptFlag::Text(text) => Ok(text.clone()),
         PromptFlag::Stdin => {
-            let text = terminal::read_stdin()?;
+            let text = text_of(io::stdin().lock())
+                .map_err(|why| usage(format!("cannot read prompt: standard input: {why}")))?;
             if text.is_empty() { Err(usage("no prompt: standard input is empty")) } else { Ok(text) }
         }
         PromptFlag::File(path) => {
             let name = path.display();
-            let bytes =
-                std::fs::read(path).map_err(|e| usage(format!("cannot open prompt file: {name}: {}", reason(&e))))?;
-            String::from_utf8(bytes).map_err(|_| usage(format!("cannot read prompt file: {name}: not valid UTF-8")))
+            let file =
+                File::open(path).map_err(|e| usage(format!("cannot open prompt file: {name}: {}", reason(&e))))?;
+            text_of(file).map_err(|why| usage(format!("cannot read prompt file: {name}: {why}")))
         }
     }
 }

@@ -2,11 +2,9 @@
 //! what must be put back when the program ends early. Owns no text.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
-
-use crate::failure;
 
 /// One line on standard error. A closed standard error is nobody's problem.
 pub(crate) fn note(line: impl fmt::Display) {
@@ -23,16 +21,6 @@ pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
     let unset = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
     stream.is_terminal() && unset && !dumb
-}
-
-/// The whole of standard input as text.
-pub(crate) fn read_stdin() -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .read_to_end(&mut bytes)
-        .map_err(|e| failure::usage(format!("cannot read prompt: standard input: {}", failure::reason(&e))))?;
-    String::from_utf8(bytes).map_err(|_| failure::usage("cannot read prompt: standard input: not valid UTF-8"))
 }
 
 /// Writes text the user asked for and makes it visible at once.

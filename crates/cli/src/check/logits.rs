@@ -123,10 +123,13 @@ fn check_sha256(path: &Path, expected: &str) -> anyhow::Result<()> {
 
 /// Little-endian floats, as many as announced.
 fn read_values(path: &Path, count: usize) -> anyhow::Result<Vec<f32>> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot open {}", path.display()))?;
-    if bytes.len() != count.saturating_mul(4) {
-        bail!("{}: {} bytes, expected {count} floats", path.display(), bytes.len());
+    let name = path.display();
+    let cannot = || format!("cannot open {name}");
+    let len = path.metadata().with_context(cannot)?.len();
+    if Some(len) != (count as u64).checked_mul(4) {
+        bail!("{name}: {len} bytes, expected {count} floats");
     }
+    let bytes = std::fs::read(path).with_context(cannot)?;
     Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 
@@ -196,7 +199,7 @@ impl Trial<'_> {
     fn streams(&self, trace: &Trace, values: &[f32], report: &mut Report<'_>) -> anyhow::Result<()> {
         let [layers, positions, width] = trace.shape;
         let per_layer =
-            positions.checked_mul(width).filter(|&n| n > 0).context("trace: expected a shape without zeros")?;
+            positions.checked_mul(width).filter(|&n| n > 0).context("trace: the shape holds a zero or is too large")?;
         let expected = slice(values, trace.offset, layers.checked_mul(per_layer))?;
         let case = self.truth.case;
         let found = device::trace(self.gguf, &case.tokens, self.precision, self.options.threads)?;

@@ -60,6 +60,9 @@ fn logits_of_unlike_prompts_differ_and_the_tolerance_decides() {
     let ran = program.run(&["compare", "a.json", "b.json"]);
     assert!(ran.code == 1 && ran.out.contains("max_logit_difference="), "{}{}", ran.out, ran.err);
     assert_eq!(program.works(&["compare", "a.json", "b.json", "--tol", "1000"]).code, 0);
+    program.write("none.json", "{\"prompt_tokens\": 1, \"steps\": []}");
+    let message = "ds4: cannot compare: 0 and 0 steps, expected at least one in each\n";
+    assert_eq!(program.run(&["compare", "none.json", "none.json"]).err, message);
     program.write("c.json", "{}");
     assert_eq!(program.run(&["compare", "a.json", "c.json"]).code, 1);
 }

@@ -52,6 +52,17 @@ fn an_empty_standard_input_and_bytes_that_are_no_text_are_refused() {
     assert_eq!((ran.code, ran.err.as_str()), (2, "ds4: cannot read prompt file: bad.txt: not valid UTF-8\n"));
 }
 
+/// A device that never ends, read as a prompt and as recorded truth.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_input_without_an_end_is_refused() {
+    let program = Program::new();
+    let ran = program.run(&["--prompt-file", "/dev/zero"]);
+    assert_eq!((ran.code, ran.err.as_str()), (2, "ds4: cannot read prompt file: /dev/zero: more than 256.0 MB\n"));
+    let ran = program.run(&["check", "parse", "/dev/zero"]);
+    assert!(ran.code == 1 && ran.err.ends_with("/dev/zero: more than 256.0 MB\n"), "{}", ran.err);
+}
+
 #[test]
 fn a_seed_repeats_an_answer_and_another_seed_changes_it() {
     let program = Program::new();

@@ -71,7 +71,7 @@ fn help_files_system_text_and_sampling_are_commands() {
     say(&mut session, "/help", "/retry");
     say(&mut session, "/read", "/read needs a file name");
     say(&mut session, "/read missing.txt", "cannot open file: missing.txt: No such file or directory");
-    say(&mut session, "/read .", "cannot open file: .: Is a directory");
+    say(&mut session, "/read .", "cannot read file: .: Is a directory");
     say(&mut session, "/read message.txt", "seed 1");
     say(&mut session, "/system Answer briefly", "the whole conversation is processed again");
     say(&mut session, "/seed 77", "seed 77");
