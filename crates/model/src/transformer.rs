@@ -239,10 +239,21 @@ fn steps<'a>(batch: &Batch<'a>) -> Vec<Vec<(Span, &'a [u32])>> {
     steps
 }
 
+/// Bounds that keep every size of the cache and the workspace far inside 64 bits.
 fn check_limits(limits: Limits) -> Result<()> {
-    let Limits { context, slots, max_rows, .. } = limits;
-    if context == 0 || slots == 0 || max_rows == 0 {
-        return Err(Error::Limits(format!("context {context}, slots {slots}, rows {max_rows}, expected at least 1")));
+    const MAX_CONTEXT: u32 = 1 << 24;
+    const MAX_SLOTS: u32 = 1 << 12;
+    const MAX_ROWS: u32 = 1 << 16;
+    let Limits { context, slots, max_rows, rewind } = limits;
+    for (name, found, least, most) in [
+        ("context", context, 1, MAX_CONTEXT),
+        ("slots", slots, 1, MAX_SLOTS),
+        ("rows", max_rows, 1, MAX_ROWS),
+        ("rewind", rewind, 0, MAX_ROWS),
+    ] {
+        if !(least..=most).contains(&found) {
+            return Err(Error::Limits(format!("{name} {found}, expected {least} to {most}")));
+        }
     }
     Ok(())
 }
