@@ -22,8 +22,8 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> any
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let named = tempfile::Builder::new().prefix(".ds4-").tempfile_in(folder).map_err(|e| {
-        // The temporary name is nothing the user typed.
-        anyhow!("{}: {}", what(), reason(&std::io::Error::from(e.kind())))
+        // The temporary name that follows the system's reason is nothing the user typed.
+        anyhow!("{}: {}", what(), reason(&e).split(" at path ").next().unwrap_or_default())
     })?;
     let mut file = BufWriter::new(named);
     write(&mut file).with_context(what)?;
@@ -77,6 +77,12 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(std::fs::read(&path).expect("read"), b"old");
         assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_told_as_the_system_tells_it() {
+        let error = write_whole(Path::new("no-such-folder/a"), |_| Ok(())).expect_err("no folder");
+        assert_eq!(error.to_string(), "cannot write file: no-such-folder/a: No such file or directory");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod commands;
 mod editor;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -73,6 +73,10 @@ pub(crate) fn run(config: Config, out: &mut dyn Write) -> anyhow::Result<()> {
                 }
                 last_interrupt = Some(Instant::now());
                 note("ds4: press Ctrl+C again to leave, or type /quit");
+            }
+            // Bytes that are no text, from a paste or a key of another encoding, are no reason to lose a conversation.
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                note("ds4: not valid UTF-8: the line was dropped");
             }
             Err(error) => return Err(error).context("cannot read from the terminal"),
         }

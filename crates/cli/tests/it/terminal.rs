@@ -93,6 +93,17 @@ fn help_files_system_text_and_sampling_are_commands() {
 }
 
 #[test]
+fn bytes_that_are_no_text_cost_their_line_only() {
+    use std::io::Write;
+    let program = Program::new();
+    let mut session = repl(&program);
+    session.process().get_file_handle().expect("the terminal").write_all(b"\xff\xfe").expect("sent");
+    say(&mut session, "", "not valid UTF-8: the line was dropped");
+    session.send_line("/quit").expect("sent");
+    ends_with(&session, 0);
+}
+
+#[test]
 fn a_message_that_does_not_fit_is_taken_back() {
     let program = Program::new();
     let mut session = start(&program, &["-c", "64", "-n", "4", "--nothink"]);
