@@ -2,27 +2,34 @@
 
 use bytemuck::AnyBitPattern;
 
-/// A buffer of the CPU backend, eight-byte aligned.
+/// Bytes of a cache line: vectors that start on one are loaded and stored whole.
+const LINE: usize = 64;
+
+/// A buffer of the CPU backend; it starts on a cache line.
 #[derive(Debug)]
 pub struct Buffer {
     words: Vec<u64>,
+    /// First word of the buffer.
+    start: usize,
     bytes: usize,
 }
 
 impl Buffer {
     pub(crate) fn zeroed(bytes: usize) -> Option<Buffer> {
-        let n = bytes.div_ceil(8);
+        let n = bytes.checked_add(LINE)?.div_ceil(8);
         // `vec!` asks the system for zeroed pages but aborts when refused: ask first.
         Vec::<u64>::new().try_reserve_exact(n).ok()?;
-        Some(Buffer { words: vec![0; n], bytes })
+        let words = vec![0; n];
+        let start = words.as_ptr().align_offset(LINE).min(LINE / 8 - 1);
+        Some(Buffer { words, start, bytes })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.bytes]
+        &bytemuck::cast_slice(&self.words[self.start..])[..self.bytes]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
+        &mut bytemuck::cast_slice_mut(&mut self.words[self.start..])[..self.bytes]
     }
 
     /// The first `n` values.

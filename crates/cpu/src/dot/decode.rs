@@ -8,22 +8,39 @@ use super::lanes::Lanes;
 use super::tile::LANES;
 use crate::round::exp2;
 
-/// See `Isa::decode`.
+/// See `Isa::decode`. Loops are written out by macros: a closure would not inherit the caller's CPU features.
 #[inline(always)]
 pub(super) unsafe fn decode<V: Lanes>(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    // SAFETY: the caller's contract: `bytes` holds exactly the blocks of `out`.
-    unsafe {
-        match dtype {
-            DType::F32 => plain::<V, 4>(bytes, out, |p| V::load(p.cast()), f32::from_le_bytes),
-            DType::F16 => plain::<V, 2>(bytes, out, |p| V::from_f16(p), |b| f16::from_le_bytes(b).to_f32()),
-            DType::Bf16 => plain::<V, 2>(bytes, out, |p| V::from_bf16(p), |b| bf16::from_le_bytes(b).to_f32()),
-            DType::Q8_0 => blocks::<34, 32>(bytes, out, |block, out| q8_0::<V>(block, out)),
-            DType::Q2K => blocks::<84, 256>(bytes, out, |block, out| q2_k::<V>(block, out)),
-            DType::Q4K => blocks::<144, 256>(bytes, out, |block, out| q4_k::<V>(block, out)),
-            DType::Iq2Xxs => blocks::<66, 256>(bytes, out, |block, out| iq2_xxs::<V>(block, out)),
-            DType::Mxfp4 => blocks::<17, 32>(bytes, out, |block, out| mxfp4::<V>(block, out)),
-            DType::I32 => unreachable!("integer tables are not weights: the binder accepts them for hash tables only"),
-        }
+    macro_rules! blocks {
+        ($decode:ident, $bytes:literal, $values:literal) => {
+            for (block, out) in bytes.as_chunks::<$bytes>().0.iter().zip(out.as_chunks_mut::<$values>().0) {
+                // SAFETY: the caller's contract.
+                unsafe { $decode::<V>(block, out) };
+            }
+        };
+    }
+    macro_rules! plain {
+        ($vector:ident, $bytes:literal, $one:expr) => {{
+            let whole = out.len() - out.len() % LANES;
+            for i in (0..whole).step_by(LANES) {
+                // SAFETY: sixteen elements from `i` on, and sixteen values.
+                unsafe { V::$vector(bytes.as_ptr().add(i * $bytes).cast()).store(out.as_mut_ptr().add(i)) };
+            }
+            for (y, b) in out[whole..].iter_mut().zip(bytes[whole * $bytes..].as_chunks::<$bytes>().0) {
+                *y = $one(*b);
+            }
+        }};
+    }
+    match dtype {
+        DType::F32 => plain!(load, 4, f32::from_le_bytes),
+        DType::F16 => plain!(from_f16, 2, |b| f16::from_le_bytes(b).to_f32()),
+        DType::Bf16 => plain!(from_bf16, 2, |b| bf16::from_le_bytes(b).to_f32()),
+        DType::Q8_0 => blocks!(q8_0, 34, 32),
+        DType::Q2K => blocks!(q2_k, 84, 256),
+        DType::Q4K => blocks!(q4_k, 144, 256),
+        DType::Iq2Xxs => blocks!(iq2_xxs, 66, 256),
+        DType::Mxfp4 => blocks!(mxfp4, 17, 32),
+        DType::I32 => unreachable!("integer tables are not weights: the binder accepts them for hash tables only"),
     }
 }
 
@@ -39,35 +56,7 @@ pub(super) unsafe fn decode_e4m3<V: Lanes>(codes: &[u8], exponents: &[u8], out: 
     }
 }
 
-#[inline(always)]
-unsafe fn plain<V: Lanes, const N: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    vector: impl Fn(*const u8) -> V,
-    one: impl Fn([u8; N]) -> f32,
-) {
-    let whole = out.len() - out.len() % LANES;
-    for i in (0..whole).step_by(LANES) {
-        // SAFETY: sixteen elements of `N` bytes from `i` on, and sixteen values.
-        unsafe { vector(bytes.as_ptr().add(i * N)).store(out.as_mut_ptr().add(i)) };
-    }
-    let (tail, _) = bytes[whole * N..].as_chunks::<N>();
-    for (y, b) in out[whole..].iter_mut().zip(tail) {
-        *y = one(*b);
-    }
-}
-
-#[inline(always)]
-fn blocks<const BYTES: usize, const N: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    decode: impl Fn(&[u8; BYTES], &mut [f32; N]),
-) {
-    for (block, out) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<N>().0) {
-        decode(block, out);
-    }
-}
-
+/// A block's float16 scale. Scalar on purpose: the vector units are what a decode waits for.
 #[inline(always)]
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
@@ -156,17 +145,18 @@ unsafe fn iq2_xxs<V: Lanes>(block: &[u8; 66], out: &mut [f32; 256]) {
     for (g, group) in groups.iter().enumerate() {
         let word = u64::from_le_bytes(*group);
         let (indices, signs) = (word as u32, (word >> 32) as u32);
-        let eight = |k: usize| {
+        let mut eights = [0u64; 4];
+        for (k, eight) in eights.iter_mut().enumerate() {
             let magnitudes = tables::IQ2_XXS_GRID[(indices >> (8 * k)) as usize & 255];
             let mask = SIGN_MASKS[(signs >> (7 * k)) as usize & 127];
             // Two's complement of the masked bytes. No magnitude is zero, so no carry leaves a byte.
-            (magnitudes ^ mask).wrapping_add(mask & ONES)
-        };
+            *eight = (magnitudes ^ mask).wrapping_add(mask & ONES);
+        }
         // SAFETY: 32 results.
         unsafe {
             let scale = V::splat(d * (0.5 + (signs >> 28) as f32) * 0.25);
             for half in [0, 1] {
-                let values = V::from_i8_words([eight(2 * half), eight(2 * half + 1)]);
+                let values = V::from_i8_words([eights[2 * half], eights[2 * half + 1]]);
                 scale.mul(values).store(out.as_mut_ptr().add(32 * g + 16 * half));
             }
         }
