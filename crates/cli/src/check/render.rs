@@ -1,11 +1,11 @@
-//! Prompt texts of recorded requests: rows `{messages, options, context?, expected, ids?}` or `{…, error}`, or a pair of
-//! files `test_input_N.json` and `test_output_N.txt`.
+//! Prompt texts of recorded requests: rows `{messages, options, context?, expected, ids?}` or `{…, error}`, a pair of
+//! files `test_input_N.json` and `test_output_N.txt`, or rows `{in, out}` of a JSON value and its serialisation.
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use ds4_text::{ChatRequest, Thinking, Tokenizer, render};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Options, Report, ids, ids_differ, name_of, open_tokenizer, rows, text, texts_differ};
 use crate::file::read_text;
@@ -23,6 +23,9 @@ pub(super) fn check(path: &Path, options: &Options, report: &mut Report<'_>) -> 
 }
 
 fn check_row(tokenizer: &Tokenizer, row: &Map<String, Value>) -> anyhow::Result<Option<String>> {
+    if row.contains_key("in") {
+        return check_value(text(row, "in")?, text(row, "out")?);
+    }
     if !matches!(row.get("messages"), Some(Value::Array(_))) {
         bail!("messages: expected a list");
     }
@@ -49,6 +52,21 @@ fn check_row(tokenizer: &Tokenizer, row: &Map<String, Value>) -> anyhow::Result<
         difference = difference.or_else(|| ids_differ("ids", &recorded, &tokenizer.encode(prompt.text())));
     }
     Ok(difference)
+}
+
+/// `value` is a number's text or, where its serialisation is quoted, the characters of a string. It goes through the
+/// renderer as part of a call's argument.
+fn check_value(value: &str, expected: &str) -> anyhow::Result<Option<String>> {
+    let value = if expected.starts_with('"') { serde_json::to_string(value)? } else { value.to_owned() };
+    let call = json!({ "function": { "name": "f", "arguments": format!("{{\"a\":[{value}]}}") } });
+    let message = json!({ "role": "assistant", "content": "", "tool_calls": [call] });
+    let request = ChatRequest::from_fixture(&json!({ "options": { "thinking_mode": "chat" }, "messages": [message] }))?;
+    let prompt = match render(&request) {
+        Ok(prompt) => prompt,
+        Err(error) => return Ok(Some(format!("refused: {error}"))),
+    };
+    let found = prompt.text().split_once(" string=\"false\">[").and_then(|(_, rest)| rest.rsplit_once("]</"));
+    Ok(texts_differ("value", expected, found.map_or("", |(value, _)| value)))
 }
 
 fn is_artefact(row: &Map<String, Value>) -> bool {

@@ -1,13 +1,16 @@
-//! Ids of recorded strings: rows `{text, ids, ids_plain?, bytes_hex?}`, or a file of counts beside the prompts it counts.
+//! Ids of recorded strings: rows `{text, ids, ids_plain?, bytes_hex?}`, rows `{id, text}` of added tokens, or a file of
+//! counts beside the prompts it counts.
 
+use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use ds4_text::{ChatRequest, Message, Role, Thinking, Tokenizer, render};
+use flate2::read::GzDecoder;
 use serde_json::{Map, Value};
 
 use super::{Options, Report, ids, ids_differ, name_of, open_tokenizer, rows, text};
-use crate::file::read_text;
+use crate::file::{read_text, text_of};
 
 pub(super) fn check(path: &Path, options: &Options, report: &mut Report<'_>) -> anyhow::Result<()> {
     let tokenizer = open_tokenizer(options)?;
@@ -23,6 +26,11 @@ pub(super) fn check(path: &Path, options: &Options, report: &mut Report<'_>) -> 
 
 fn check_row(tokenizer: &Tokenizer, row: &Map<String, Value>) -> anyhow::Result<Option<String>> {
     let expected_text = text(row, "text")?;
+    if let (Some(id), false) = (row.get("id").and_then(Value::as_u64), row.contains_key("ids")) {
+        let id = u32::try_from(id).with_context(|| format!("id: {id} is no token id"))?;
+        let difference = ids_differ("id", &[id], &tokenizer.encode(expected_text));
+        return Ok(difference.or_else(|| decoded(tokenizer, expected_text, &[id])));
+    }
     // Rows that record disagreements of another tokenizer name the published ids `hf_ids`.
     let rendered = ids(row, "ids")?.map_or_else(|| ids(row, "hf_ids"), |ids| Ok(Some(ids)))?.context("ids: missing")?;
     let plain = ids(row, "ids_plain")?.unwrap_or_else(|| rendered.clone());
@@ -56,7 +64,8 @@ fn from_hex(hex: &str) -> anyhow::Result<Vec<u8>> {
     bytes.with_context(|| format!("bytes_hex: found {hex:?}, expected pairs of hex digits"))
 }
 
-/// `{prompts: {NAME: {user_text_ids, rendered_ids}}, rendered_prompts: {FILE: COUNT}}`; prompts lie in `prompts/NAME.txt`.
+/// `{prompts: {NAME: {user_text_ids, rendered_ids}}, rendered_prompts: {FILE: COUNT}, bench: {FILE: {published_tokenizer}}}`;
+/// prompts lie in `prompts/NAME.txt`, bench texts in `../bench/`, as they are or gzipped.
 fn check_counts(path: &Path, tokenizer: &Tokenizer, report: &mut Report<'_>) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let value: Value = serde_json::from_str(&read_text(path, "fixture")?)?;
@@ -82,7 +91,20 @@ fn check_counts(path: &Path, tokenizer: &Tokenizer, report: &mut Report<'_>) -> 
         let expected = count.as_u64().with_context(|| format!("rendered_prompts.{name}: expected a count"))?;
         report.case(&name, count_differs(expected, tokenizer.encode(&text).len()))?;
     }
+    for (name, counts) in section("bench")? {
+        let expected = counts.get("published_tokenizer").and_then(Value::as_u64);
+        let expected = expected.with_context(|| format!("bench.{name}.published_tokenizer: expected a count"))?;
+        let text = bench_text(&folder.join("../bench").join(&name))?;
+        report.case(&name, count_differs(expected, tokenizer.encode(&text).len()))?;
+    }
     Ok(())
+}
+
+fn bench_text(path: &Path) -> anyhow::Result<String> {
+    let mut zipped = path.as_os_str().to_owned();
+    zipped.push(".gz");
+    let Ok(file) = File::open(&zipped) else { return read_text(path, "bench text") };
+    text_of(GzDecoder::new(file)).map_err(|why| anyhow!("cannot read bench text: {}: {why}", zipped.display()))
 }
 
 fn count_differs(expected: u64, found: usize) -> Option<String> {

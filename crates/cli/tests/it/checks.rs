@@ -11,7 +11,8 @@ fn passes(kind: &str, files: &[&str], cases: usize) {
 
 #[test]
 fn recorded_ids_are_reproduced() {
-    passes("tokenizer", &["tokenizer/vectors.jsonl", "official-vectors/token_counts.json"], 1197 + 11);
+    passes("tokenizer", &["tokenizer/vectors.jsonl", "official-vectors/token_counts.json"], 1197 + 12);
+    passes("tokenizer", &["tokenizer/added_tokens.jsonl"], 1283);
 }
 
 #[test]
@@ -24,6 +25,7 @@ fn recorded_prompts_are_reproduced() {
         "encoding/official/test_input_4.json",
     ];
     passes("render", &files, 140 + 16 + 3);
+    passes("render", &["encoding/constants/python_numbers.jsonl", "encoding/constants/python_strings.jsonl"], 46 + 10);
 }
 
 #[test]
