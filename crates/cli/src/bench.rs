@@ -87,7 +87,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
 }
 
 /// Tokens a second of prefill and of decode. The prompt is a walk over the whole vocabulary, so that routing is not
-/// flattered by repetition; one token is decoded before the clock starts.
+/// flattered by repetition.
 fn run(model: &mut dyn Model, options: &Options) -> anyhow::Result<(f64, f64)> {
     let n_vocab = model.shape().n_vocab;
     let tokens: Vec<u32> = (0..options.prompt_tokens).map(|i| (u64::from(i) * 7919 % n_vocab as u64) as u32).collect();

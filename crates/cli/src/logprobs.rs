@@ -9,13 +9,12 @@ use serde_json::{Value, json};
 
 use crate::answer::{Ask, ask};
 use crate::config::Config;
-use crate::conversation::{effective, encode_prompt};
-use crate::device::{Loaded, open_file};
+use crate::device::Loaded;
 use crate::file::write_whole;
 use crate::flags::PromptFlag;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
-use crate::run::{Quiet, read_prompt};
+use crate::run::{Quiet, prepare};
 
 /// A greedy continuation with the best candidates of every step.
 pub(crate) fn dump_logprobs(config: &Config, path: &Path, prompt: &PromptFlag) -> anyhow::Result<()> {
@@ -66,13 +65,7 @@ pub(crate) fn dump_logits(config: &Config, path: &Path, prompt: &PromptFlag) -> 
 
 /// The model and the prompt's ids.
 fn open(config: &Config, prompt: &PromptFlag) -> anyhow::Result<(Loaded, Vec<u32>)> {
-    let text = read_prompt(prompt)?;
-    let file = open_file(&config.model, config.quiet)?;
-    let ctx = config.runtime.context(file.shape.context)?;
-    let encoded = encode_prompt(&file.tokenizer, &config.system, effective(config.think, ctx), config.raw, &text)?;
-    if encoded.ids.len() >= ctx as usize {
-        bail!("prompt has {} tokens, expected fewer than --ctx={ctx}", encoded.ids.len());
-    }
+    let (file, encoded) = prepare(config, prompt)?;
     Ok((Loaded::open(file, &config.runtime, config.quiet)?, encoded.ids))
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, Display, ask};
 use crate::config::{Config, Format};
-use crate::conversation::{effective, encode_prompt};
-use crate::device::{Loaded, open_file};
+use crate::conversation::{Encoded, effective, encode_prompt};
+use crate::device::{Loaded, ModelFile, open_file};
 use crate::failure::{reason, usage};
 use crate::file::text_of;
 use crate::flags::PromptFlag;
@@ -37,9 +37,8 @@ pub(crate) fn read_prompt(source: &PromptFlag) -> anyhow::Result<String> {
     }
 }
 
-/// Answers one prompt on standard output.
-pub(crate) fn one_shot(config: &Config, prompt: &PromptFlag, out: &mut dyn Write) -> anyhow::Result<()> {
-    let interrupt = Interrupt::install()?;
+/// The model file, untouched but for its metadata, and the prompt's ids, which fit the context.
+pub(crate) fn prepare(config: &Config, prompt: &PromptFlag) -> anyhow::Result<(ModelFile, Encoded)> {
     let text = read_prompt(prompt)?;
     let file = open_file(&config.model, config.quiet)?;
     let ctx = config.runtime.context(file.shape.context)?;
@@ -47,6 +46,13 @@ pub(crate) fn one_shot(config: &Config, prompt: &PromptFlag, out: &mut dyn Write
     if encoded.ids.len() >= ctx as usize {
         bail!("prompt has {} tokens, expected fewer than --ctx={ctx}", encoded.ids.len());
     }
+    Ok((file, encoded))
+}
+
+/// Answers one prompt on standard output.
+pub(crate) fn one_shot(config: &Config, prompt: &PromptFlag, out: &mut dyn Write) -> anyhow::Result<()> {
+    let interrupt = Interrupt::install()?;
+    let (file, encoded) = prepare(config, prompt)?;
     let _lock = Lock::for_conversation(config)?;
     let loaded = Loaded::open(file, &config.runtime, config.quiet)?;
     let request = Ask {

@@ -1,6 +1,6 @@
 //! Stage `experts`: the routed experts grouped by expert, the shared expert's second half, and the post step (model.md 8).
 
-use ds4_model::{ExpertWeights, Routing, Step};
+use ds4_model::{ExpertWeights, HC, Routing, Step};
 use rayon::prelude::*;
 
 use crate::dot::{Matrix, Out, Product, run};
@@ -49,7 +49,7 @@ pub(crate) fn experts(
             *y += routed;
         }
     });
-    hc_post(&y, mix.floats(n * MIX), streams.floats_mut(n * 4 * s.n_embd), s.n_embd);
+    hc_post(&y, mix.floats(n * MIX), streams.floats_mut(n * HC * s.n_embd), s.n_embd);
 }
 
 /// Token-expert pairs sorted by expert.

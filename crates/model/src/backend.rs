@@ -1,4 +1,4 @@
-//! The inner seam: one device. A stage enqueues its work and returns; nothing in it allocates, reads back, waits, or takes
+//! The inner seam: one device. A stage enqueues its work and returns; nothing in it reads back, waits, or takes
 //! a token, position or length from the host. So a step can be run, recorded in one submission, or captured once as a
 //! graph and replayed, by the same text.
 
@@ -24,40 +24,6 @@ pub enum Stage {
     Route,
     Experts,
     Head,
-}
-
-impl Stage {
-    /// All stages.
-    pub const ALL: [Stage; 11] = [
-        Stage::Embed,
-        Stage::HcPre,
-        Stage::Project,
-        Stage::Query,
-        Stage::Compress,
-        Stage::Select,
-        Stage::Attend,
-        Stage::AttnOutput,
-        Stage::Route,
-        Stage::Experts,
-        Stage::Head,
-    ];
-
-    /// The stage's name, equal to its method's and its file's.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Embed => "embed",
-            Stage::HcPre => "hc_pre",
-            Stage::Project => "project",
-            Stage::Query => "query",
-            Stage::Compress => "compress",
-            Stage::Select => "select",
-            Stage::Attend => "attend",
-            Stage::AttnOutput => "attn_output",
-            Stage::Route => "route",
-            Stage::Experts => "experts",
-            Stage::Head => "head",
-        }
-    }
 }
 
 /// A device: memory, and the eleven stages of model.md. Activations are float32, `[rows][width]`; arguments are the

@@ -1,8 +1,5 @@
-//! A backend that looks at another one: time every stage, or copy what a stage wrote. Wraps from outside, so the model text
+//! A backend that looks at another one and copies what its stages wrote. Wraps from outside, so the model text
 //! has no hook for it.
-
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use ds4_gguf::Tensor;
 
@@ -11,10 +8,8 @@ use crate::{
     LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows, Stage, Step,
 };
 
-/// What to do around each stage.
+/// What to do behind each stage.
 pub trait Probe<B: Backend>: Send {
-    /// Called before a stage.
-    fn before(&mut self, _stage: Stage) {}
     /// Called after a stage with the buffer it wrote last and the rows of the step.
     fn after(&mut self, backend: &mut B, stage: Stage, out: &B::Buffer, rows: usize) -> Result<()>;
 }
@@ -62,29 +57,6 @@ impl<B: Backend> Probe<B> for StreamTrace {
     }
 }
 
-/// Host time spent in each stage; a synchronous device's time.
-#[derive(Debug, Default)]
-pub struct StageTimes {
-    started: Option<Instant>,
-    /// Sum and number of calls.
-    pub total: HashMap<Stage, (Duration, u64)>,
-}
-
-impl<B: Backend> Probe<B> for StageTimes {
-    fn before(&mut self, _stage: Stage) {
-        self.started = Some(Instant::now());
-    }
-
-    fn after(&mut self, _backend: &mut B, stage: Stage, _out: &B::Buffer, _rows: usize) -> Result<()> {
-        if let Some(started) = self.started.take() {
-            let entry = self.total.entry(stage).or_default();
-            entry.0 += started.elapsed();
-            entry.1 += 1;
-        }
-        Ok(())
-    }
-}
-
 impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
     type Buffer = B::Buffer;
     type Weight = B::Weight;
@@ -110,7 +82,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
     }
 
     fn embed(&mut self, step: &Step<B::Buffer>, table: &B::Weight, streams: &mut B::Buffer) -> Result<()> {
-        self.probe.before(Stage::Embed);
         self.inner.embed(step, table, streams)?;
         self.probe.after(&mut self.inner, Stage::Embed, streams, step.n)
     }
@@ -123,7 +94,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         x: &mut B::Buffer,
         mix: &mut B::Buffer,
     ) -> Result<()> {
-        self.probe.before(Stage::HcPre);
         self.inner.hc_pre(step, w, streams, x, mix)?;
         self.probe.after(&mut self.inner, Stage::HcPre, x, step.n)
     }
@@ -136,7 +106,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         low: &mut LowRank<B::Buffer>,
         window: &mut Rows<B::Buffer>,
     ) -> Result<()> {
-        self.probe.before(Stage::Project);
         self.inner.project(step, w, x, low, window)?;
         self.probe.after(&mut self.inner, Stage::Project, &low.q, step.n)
     }
@@ -148,7 +117,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         low: &LowRank<B::Buffer>,
         q: &mut Queries<B::Buffer>,
     ) -> Result<()> {
-        self.probe.before(Stage::Query);
         self.inner.query(step, w, low, q)?;
         self.probe.after(&mut self.inner, Stage::Query, &q.heads, step.n)
     }
@@ -160,7 +128,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         low: &LowRank<B::Buffer>,
         out: &mut Compressed<B::Buffer>,
     ) -> Result<()> {
-        self.probe.before(Stage::Compress);
         self.inner.compress(step, w, low, out)?;
         self.probe.after(&mut self.inner, Stage::Compress, &out.rows.data, step.n)
     }
@@ -173,7 +140,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         rows: &Compressed<B::Buffer>,
         selected: &mut B::Buffer,
     ) -> Result<()> {
-        self.probe.before(Stage::Select);
         self.inner.select(step, low, q, rows, selected)?;
         self.probe.after(&mut self.inner, Stage::Select, selected, step.n)
     }
@@ -187,7 +153,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         selected: &B::Buffer,
         heads: &mut B::Buffer,
     ) -> Result<()> {
-        self.probe.before(Stage::Attend);
         self.inner.attend(step, sinks, q, kv, selected, heads)?;
         self.probe.after(&mut self.inner, Stage::Attend, heads, step.n)
     }
@@ -200,7 +165,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         mix: &B::Buffer,
         streams: &mut B::Buffer,
     ) -> Result<()> {
-        self.probe.before(Stage::AttnOutput);
         self.inner.attn_output(step, w, heads, mix, streams)?;
         self.probe.after(&mut self.inner, Stage::AttnOutput, streams, step.n)
     }
@@ -212,7 +176,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         x: &B::Buffer,
         routing: &mut Routing<B::Buffer>,
     ) -> Result<()> {
-        self.probe.before(Stage::Route);
         self.inner.route(step, w, x, routing)?;
         self.probe.after(&mut self.inner, Stage::Route, &routing.weights, step.n)
     }
@@ -226,7 +189,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         mix: &B::Buffer,
         streams: &mut B::Buffer,
     ) -> Result<()> {
-        self.probe.before(Stage::Experts);
         self.inner.experts(step, w, x, routing, mix, streams)?;
         self.probe.after(&mut self.inner, Stage::Experts, streams, step.n)
     }
@@ -238,7 +200,6 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         streams: &B::Buffer,
         logits: &mut B::Buffer,
     ) -> Result<()> {
-        self.probe.before(Stage::Head);
         self.inner.head(step, w, streams, logits)?;
         self.probe.after(&mut self.inner, Stage::Head, logits, step.n)
     }

@@ -35,7 +35,7 @@ fn plain(n_rot: usize, base: f64) -> impl Iterator<Item = f64> {
 
 /// YaRN frequencies of compressed layers: fast pairs as they are, slow pairs divided by the factor, a ramp between.
 /// No magnitude factor is applied anywhere.
-pub fn frequencies(n_rot: usize, rope: &RopeParams) -> Vec<f32> {
+fn frequencies(n_rot: usize, rope: &RopeParams) -> Vec<f32> {
     let base = f64::from(rope.compress_base);
     let dim = |turns: f32| {
         n_rot as f64 * (f64::from(rope.yarn_original_context) / (f64::from(turns) * TAU)).ln() / (2.0 * base.ln())
