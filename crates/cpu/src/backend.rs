@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use ds4_gguf::{Gguf, Tensor};
 use ds4_model::{
-    AttnOutputWeights, Backend, Compressed, CompressorWeights, Error, ExpertWeights, GraphKey, HeadWeights,
-    HyperConnection, LayerKv, Limits, LowRank, Model, Numerics, ProjectWeights, Queries, QueryWeights, Result,
+    AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, Error, ExpertWeights, GraphKey,
+    HeadWeights, HyperConnection, LayerKv, Limits, LowRank, Model, Numerics, ProjectWeights, Queries, QueryWeights, Result,
     RopeTables, RouteWeights, Routing, Rows, Shape, Step, StepRow, Transformer, visible_rows,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::dot::Isa;
-use crate::{Buffer, Weight, attention, compressor, embed, experts, hc, head, indexer, project, query, router};
+use crate::{Buffer, Weight, attention, compressor, draft, embed, experts, hc, head, indexer, project, query, router};
 
 /// How to run a model on the CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,8 +33,18 @@ pub struct Cpu {
 
 /// Opens a model on the CPU.
 pub fn load(file: &Gguf, limits: Limits, options: Options) -> Result<Box<dyn Model>> {
+    load_with_draft(file, None, limits, options)
+}
+
+/// The same with the draft block of `draft`, if there is one.
+pub fn load_with_draft(
+    file: &Gguf,
+    draft: Option<&Gguf>,
+    limits: Limits,
+    options: Options,
+) -> Result<Box<dyn Model>> {
     let cpu = Cpu::new(&Shape::from_gguf(file)?, options)?;
-    Ok(Box::new(Transformer::new(cpu, file, limits, options.numerics)?))
+    Ok(Box::new(Transformer::new(cpu, file, draft, limits, options.numerics)?))
 }
 
 impl Cpu {
@@ -216,10 +226,28 @@ impl Backend for Cpu {
         &mut self,
         step: &Step<Buffer>,
         w: &HeadWeights<Weight>,
+        output: &Weight,
         streams: &Buffer,
         logits: &mut Buffer,
     ) -> Result<()> {
-        head::head(self, step, w, streams, logits);
+        head::head(self, step, w, output, streams, logits);
+        Ok(())
+    }
+
+    fn keep_streams(&mut self, step: &Step<Buffer>, streams: &Buffer, hidden: &mut Rows<Buffer>) -> Result<()> {
+        draft::keep_streams(self, step, streams, hidden);
+        Ok(())
+    }
+
+    fn draft_embed(
+        &mut self,
+        step: &Step<Buffer>,
+        w: &DraftEmbedWeights<Weight>,
+        table: &Weight,
+        hidden: &Rows<Buffer>,
+        streams: &mut Buffer,
+    ) -> Result<()> {
+        draft::draft_embed(self, step, w, table, hidden, streams);
         Ok(())
     }
 }

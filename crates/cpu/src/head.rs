@@ -8,7 +8,14 @@ use crate::hc::{MIX, collapse, hc_post, head_weights};
 use crate::norm::rms_weighted;
 use crate::{Buffer, Cpu, Weight};
 
-pub(crate) fn head(cpu: &Cpu, step: &Step<Buffer>, w: &HeadWeights<Weight>, streams: &Buffer, logits: &mut Buffer) {
+pub(crate) fn head(
+    cpu: &Cpu,
+    step: &Step<Buffer>,
+    w: &HeadWeights<Weight>,
+    output: &Weight,
+    streams: &Buffer,
+    logits: &mut Buffer,
+) {
     let (s, isa, width) = (&cpu.shape, cpu.isa, HC * cpu.shape.n_embd);
     let streams = streams.floats(step.n * width);
     // Rows that want logits, in the order of their logits.
@@ -27,7 +34,7 @@ pub(crate) fn head(cpu: &Cpu, step: &Step<Buffer>, w: &HeadWeights<Weight>, stre
     });
     let xs: Vec<&[f32]> = x.chunks(s.n_embd).collect();
     let out = Out::new(logits.floats_mut(xs.len() * s.n_vocab), s.n_vocab);
-    run(isa, &[Product::new(w.output.matrix(), &xs, out)]);
+    run(isa, &[Product::new(output.matrix(), &xs, out)]);
 }
 
 pub(crate) fn attn_output(

@@ -8,6 +8,7 @@ mod backend;
 mod buffer;
 mod compressor;
 mod dot;
+mod draft;
 mod embed;
 mod experts;
 mod hc;
@@ -22,7 +23,7 @@ mod router;
 mod rows;
 mod weight;
 
-pub use backend::{Cpu, Options, load};
+pub use backend::{Cpu, Options, load, load_with_draft};
 pub use buffer::Buffer;
 pub use dot::Isa;
 pub use weight::Weight;

@@ -5,7 +5,7 @@
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Compressed, CompressorWeights, ExpertWeights, GraphKey, HeadWeights, HyperConnection, LayerKv,
+    AttnOutputWeights, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights, HyperConnection, LayerKv,
     LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows, Step,
 };
 
@@ -24,10 +24,12 @@ pub enum Stage {
     Route,
     Experts,
     Head,
+    KeepStreams,
+    DraftEmbed,
 }
 
-/// A device: memory, and the eleven stages of model.md. Activations are float32, `[rows][width]`; arguments are the
-/// step, weights, inputs, then outputs. A backend is opened for one [`crate::Shape`] and one [`crate::Numerics`].
+/// A device: memory, the eleven stages of model.md, and two more for a draft block. Activations are float32,
+/// `[rows][width]`; arguments are the step, weights, inputs, then outputs. A backend is opened for one [`crate::Shape`] and one [`crate::Numerics`].
 pub trait Backend: Send + Sized {
     /// Device memory: activations, cache rows, step parameters.
     type Buffer: Send + Sync;
@@ -145,11 +147,33 @@ pub trait Backend: Send + Sized {
     ) -> Result<()>;
 
     /// Collapse, norm and vocabulary projection of the rows that want logits: `logits [wanted][n_vocab]` (model.md 9).
+    /// `output` is the vocabulary matrix, which the main model and its draft block share.
     fn head(
         &mut self,
         step: &Step<Self::Buffer>,
         w: &HeadWeights<Self::Weight>,
+        output: &Self::Weight,
         streams: &Self::Buffer,
         logits: &mut Self::Buffer,
+    ) -> Result<()>;
+
+    /// Copies the streams of each row to the ring row of its `StepRow::state`. Of a span longer than the ring only the last
+    /// rows are kept: those with `end - pos` at most `hidden.per_slot`.
+    fn keep_streams(
+        &mut self,
+        step: &Step<Self::Buffer>,
+        streams: &Self::Buffer,
+        hidden: &mut Rows<Self::Buffer>,
+    ) -> Result<()>;
+
+    /// The draft block's input: the normed and projected row of the token, added to each normed and projected stream of the
+    /// state kept for `pos`: `streams [rows][HC][n_embd]` (model.md 12.1).
+    fn draft_embed(
+        &mut self,
+        step: &Step<Self::Buffer>,
+        w: &DraftEmbedWeights<Self::Weight>,
+        table: &Self::Weight,
+        hidden: &Rows<Self::Buffer>,
+        streams: &mut Self::Buffer,
     ) -> Result<()>;
 }

@@ -55,6 +55,21 @@ impl Batch<'_> {
     }
 }
 
+/// One draft: `token` is, or is taken to be, the token at `pos + 1`. The slot must hold the state of `pos`: of a position the
+/// main model has evaluated, or the one an earlier draft has left there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DraftRow {
+    /// The sequence's cache slot.
+    pub slot: SlotId,
+    /// Position of the state that the draft starts from.
+    pub pos: u32,
+    /// Token id at `pos + 1`; the logits are a guess of the token at `pos + 2`.
+    pub token: u32,
+}
+
+/// Most positions past the last evaluated one that a slot can hold drafts for.
+pub const MAX_DRAFT: u32 = 16;
+
 /// `StepRow::logits` of a row whose logits nobody asked for.
 pub const NO_LOGITS: u32 = u32::MAX;
 
@@ -75,8 +90,11 @@ pub struct StepRow {
     pub end: u32,
     /// Row of the logits buffer to fill, or [`NO_LOGITS`].
     pub logits: u32,
+    /// Position whose state the row's streams are after the last layer: `pos`, and `pos + 1` in the draft block, whose
+    /// streams stand in for a state that the main model has not computed yet.
+    pub state: u32,
     /// Zero; keeps the row at 32 bytes.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 /// What changes every step. `rows` lives in device memory; the two numbers are part of the graph key, so a captured
@@ -98,4 +116,6 @@ pub struct GraphKey {
     pub rows: u32,
     /// Upper bound of every `pos + 1`: a power of two.
     pub context: u32,
+    /// A step of the draft block, not of the main model.
+    pub draft: bool,
 }

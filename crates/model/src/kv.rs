@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::{Limits, Result, Shape, SlotId};
+use crate::{HC, Limits, MAX_DRAFT, Result, Shape, SlotId};
 
 /// How activations are rounded on their way into the cache, and how cache rows are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -100,6 +100,25 @@ pub struct IndexRows<Buf> {
     pub frontier: Rows<Buf>,
 }
 
+/// What a draft block needs of every sequence. Its rows follow the rule of rings: row `p`, made from the state of `p` and the
+/// token at `p + 1`, has the place of `p`.
+#[derive(Debug)]
+pub struct DraftKv<Buf> {
+    /// The block's own window.
+    pub layer: LayerKv<Buf>,
+    /// Ring of float32 states after the last main layer, `[HC][n_embd]`, by position.
+    pub hidden: Rows<Buf>,
+}
+
+/// The whole cache.
+#[derive(Debug)]
+pub struct Cache<Buf> {
+    /// One entry per main layer.
+    pub layers: Vec<LayerKv<Buf>>,
+    /// Present if a draft block is loaded.
+    pub draft: Option<DraftKv<Buf>>,
+}
+
 /// Which table of a layer a region lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
@@ -108,11 +127,14 @@ pub(crate) enum Table {
     Frontier,
     IndexRows,
     IndexFrontier,
+    DraftWindow,
+    DraftHidden,
 }
 
 /// A contiguous run of bytes that a sequence owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Region {
+    /// Main layer; 0 for the draft block's tables.
     pub(crate) layer: usize,
     pub(crate) table: Table,
     pub(crate) at: usize,
@@ -125,17 +147,36 @@ pub struct KvLayout {
     shape: Shape,
     limits: Limits,
     numerics: Numerics,
+    draft: bool,
 }
 
 impl KvLayout {
-    /// The layout that [`KvLayout::allocate`] follows.
-    pub fn new(shape: &Shape, limits: Limits, numerics: Numerics) -> KvLayout {
-        KvLayout { shape: shape.clone(), limits, numerics }
+    /// The layout that [`KvLayout::allocate`] follows. `draft` says whether there is a draft block.
+    pub fn new(shape: &Shape, limits: Limits, numerics: Numerics, draft: bool) -> KvLayout {
+        KvLayout { shape: shape.clone(), limits, numerics, draft }
     }
 
     /// Asks `alloc` for every buffer of the cache; the argument is a size in bytes.
-    pub fn allocate<Buf>(&self, alloc: &mut dyn FnMut(usize) -> Result<Buf>) -> Result<Vec<LayerKv<Buf>>> {
-        self.shape.ratios.iter().map(|&ratio| self.layer(ratio, alloc)).collect()
+    pub fn allocate<Buf>(&self, alloc: &mut dyn FnMut(usize) -> Result<Buf>) -> Result<Cache<Buf>> {
+        let layers = self.shape.ratios.iter().map(|&ratio| self.layer(ratio, alloc)).collect::<Result<_>>()?;
+        let draft = if self.draft { Some(self.draft_tables(alloc)?) } else { None };
+        Ok(Cache { layers, draft })
+    }
+
+    fn draft_tables<Buf>(&self, alloc: &mut dyn FnMut(usize) -> Result<Buf>) -> Result<DraftKv<Buf>> {
+        // What a draft sees, what can be taken back, and what drafts write ahead.
+        let per_slot = self.shape.window + (self.limits.rewind + MAX_DRAFT) as usize;
+        let mut ring = |row_bytes: usize| -> Result<Rows<Buf>> {
+            Ok(Rows { data: alloc(self.limits.slots as usize * per_slot * row_bytes)?, per_slot, row_bytes })
+        };
+        let window = ring(self.numerics.row_bytes(&self.shape))?;
+        Ok(DraftKv { layer: LayerKv { window, compressed: None }, hidden: ring(4 * HC * self.shape.n_embd)? })
+    }
+
+    /// First position whose row a draft can still ask for after positions up to `end - 1` were evaluated: it sees `window`
+    /// rows, and the model may go back by `rewind` before it drafts. States are needed from there on too.
+    pub(crate) fn draft_from(&self, end: u32) -> u32 {
+        end.saturating_sub(self.limits.rewind).saturating_sub(self.shape.window as u32)
     }
 
     fn layer<Buf>(&self, ratio: u32, alloc: &mut dyn FnMut(usize) -> Result<Buf>) -> Result<LayerKv<Buf>> {
@@ -190,16 +231,17 @@ impl KvLayout {
 
     /// Size of a saved state: see [`crate::Model::save`].
     pub fn state_bytes(&self, rows: Range<u32>) -> u64 {
-        let empty: Vec<LayerKv<()>> = self.allocate(&mut |_| Ok(())).expect("describing the cache cannot fail");
+        let empty: Cache<()> = self.allocate(&mut |_| Ok(())).expect("describing the cache cannot fail");
         self.regions(&empty, 0, rows).iter().map(|region| region.len as u64).sum()
     }
 
     /// Every byte that the first `rows.end` tokens of a slot own, append-only rows from token `rows.start` on; in the
-    /// order of saved states: by layer, then window, frontier, rows, index frontier, index rows, then by position.
-    pub(crate) fn regions<Buf>(&self, cache: &[LayerKv<Buf>], slot: SlotId, rows: Range<u32>) -> Vec<Region> {
+    /// order of saved states: by layer, then window, frontier, rows, index frontier, index rows, then by position; last the
+    /// draft block's window and the state of the last token.
+    pub(crate) fn regions<Buf>(&self, cache: &Cache<Buf>, slot: SlotId, rows: Range<u32>) -> Vec<Region> {
         let n = rows.end;
         let mut out = Vec::new();
-        for (layer, kv) in cache.iter().enumerate() {
+        for (layer, kv) in cache.layers.iter().enumerate() {
             let mut ring = |table: Table, t: &Rows<Buf>, positions: Range<u32>| {
                 ring_runs(t, slot, positions).for_each(|(at, len)| out.push(Region { layer, table, at, len }));
             };
@@ -222,6 +264,15 @@ impl KvLayout {
                 out.push(append(Table::IndexRows, &index.rows));
             }
         }
+        if let Some(draft) = &cache.draft {
+            let last = n.saturating_sub(1);
+            let window = n.saturating_sub(self.shape.window as u32)..last;
+            for (table, t, positions) in
+                [(Table::DraftWindow, &draft.layer.window, window), (Table::DraftHidden, &draft.hidden, last..n)]
+            {
+                ring_runs(t, slot, positions).for_each(|(at, len)| out.push(Region { layer: 0, table, at, len }));
+            }
+        }
         out.retain(|region| region.len > 0);
         out
     }
@@ -242,17 +293,21 @@ fn ring_runs<Buf>(t: &Rows<Buf>, slot: SlotId, positions: Range<u32>) -> impl It
     })
 }
 
-impl<Buf> LayerKv<Buf> {
-    pub(crate) fn table_mut(&mut self, table: Table) -> &mut Buf {
-        let compressed = "a region of a compressed table comes from a layer that has it";
-        let rows = match table {
-            Table::Window => &mut self.window,
-            Table::Rows => &mut self.compressed.as_mut().expect(compressed).rows,
-            Table::Frontier => &mut self.compressed.as_mut().expect(compressed).frontier,
-            Table::IndexRows => &mut self.compressed.as_mut().and_then(|c| c.index.as_mut()).expect(compressed).rows,
+impl<Buf> Cache<Buf> {
+    /// The buffer that a region lies in.
+    pub(crate) fn table_mut(&mut self, region: &Region) -> &mut Buf {
+        let (compressed, draft) = ("the region comes from a layer that compresses", "the region comes from a draft block");
+        let layer = &mut self.layers[region.layer];
+        let rows = match region.table {
+            Table::Window => &mut layer.window,
+            Table::Rows => &mut layer.compressed.as_mut().expect(compressed).rows,
+            Table::Frontier => &mut layer.compressed.as_mut().expect(compressed).frontier,
+            Table::IndexRows => &mut layer.compressed.as_mut().and_then(|c| c.index.as_mut()).expect(compressed).rows,
             Table::IndexFrontier => {
-                &mut self.compressed.as_mut().and_then(|c| c.index.as_mut()).expect(compressed).frontier
+                &mut layer.compressed.as_mut().and_then(|c| c.index.as_mut()).expect(compressed).frontier
             }
+            Table::DraftWindow => &mut self.draft.as_mut().expect(draft).layer.window,
+            Table::DraftHidden => &mut self.draft.as_mut().expect(draft).hidden,
         };
         &mut rows.data
     }
@@ -263,7 +318,7 @@ mod tests {
     use super::*;
 
     fn layout(numerics: Numerics) -> KvLayout {
-        KvLayout::new(&Shape::flash(), Limits { context: 1 << 20, ..Limits::default() }, numerics)
+        KvLayout::new(&Shape::flash(), Limits { context: 1 << 20, ..Limits::default() }, numerics, false)
     }
 
     #[test]
@@ -287,6 +342,15 @@ mod tests {
         let layout = layout(Numerics::Stored);
         let rows = 21 * 512 * (584 + 68) + 20 * 16 * 584;
         assert_eq!(layout.state_bytes(0..2048) - layout.state_bytes(2048..2048), rows);
+    }
+
+    #[test]
+    fn a_draft_block_adds_its_window_and_the_last_state() {
+        let limits = Limits { context: 1 << 20, ..Limits::default() };
+        let with = KvLayout::new(&Shape::flash(), limits, Numerics::Stored, true);
+        let added = |n: u32| with.state_bytes(0..n) - layout(Numerics::Stored).state_bytes(0..n);
+        let state = 4 * 4 * 4096;
+        assert_eq!([0, 1, 2, 2048].map(added), [0, state, 584 + state, 127 * 584 + state]);
     }
 
     #[test]

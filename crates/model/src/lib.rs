@@ -1,13 +1,15 @@
 //! The DeepSeek V4 forward pass, written once for every device.
 //!
 //! [`Model`] is what callers hold: one loaded model, one call a step. [`Backend`] is what a device implements: memory
-//! and eleven stages. [`Transformer`] joins the two and holds the only text of the model.
+//! and eleven stages, and two more for a draft block. [`Transformer`] joins the two and holds the only text of the
+//! model.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod backend;
 mod batch;
+mod draft;
 mod error;
 mod kv;
 mod model;
@@ -19,9 +21,10 @@ mod weights;
 mod workspace;
 
 pub use backend::{Backend, Stage};
-pub use batch::{Batch, GraphKey, LogitRows, NO_LOGITS, SlotId, Span, Step, StepRow};
+pub use batch::{Batch, DraftRow, GraphKey, LogitRows, MAX_DRAFT, NO_LOGITS, SlotId, Span, Step, StepRow};
+pub use draft::{DraftEmbedWeights, DraftWeights, draft_specs, validate_draft};
 pub use error::{Error, Result};
-pub use kv::{Compressed, IndexRows, KvLayout, LayerKv, Numerics, Rows, visible_rows};
+pub use kv::{Cache, Compressed, DraftKv, IndexRows, KvLayout, LayerKv, Numerics, Rows, visible_rows};
 pub use model::{Limits, MemoryPlan, Model};
 pub use probe::{Probe, Probed, StreamTrace};
 pub use rope::RopeTables;

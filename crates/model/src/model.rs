@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::ops::Range;
 
-use crate::{Batch, Result, Shape, SlotId};
+use crate::{Batch, DraftRow, Error, Result, Shape, SlotId};
 
 /// What a model was opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,21 @@ pub trait Model: Send {
     /// Size of what [`Model::save`] writes.
     fn state_bytes(&self, rows: Range<u32>) -> u64;
 
-    /// Identity of weights and numerics: states are exchanged only between equal fingerprints.
+    /// Identity of weights and numerics, the draft block's included: states are exchanged only between equal fingerprints.
     fn fingerprint(&self) -> [u8; 32];
+
+    /// Whether a draft block is loaded.
+    fn has_draft(&self) -> bool {
+        false
+    }
+
+    /// Runs the draft block: `rows.len() * n_vocab` logits, one row for each draft. It leaves the state of `pos + 1` in the
+    /// slot, so that the next draft of a chain names `pos + 1` and the token drawn here. What drafts leave behind is
+    /// overwritten when the main model evaluates those positions; a chain reaches at most [`crate::MAX_DRAFT`] positions past
+    /// the last evaluated one. Rejects tokens outside the vocabulary, positions outside the context, slots that repeat, and
+    /// any draft when no draft block is loaded.
+    fn draft(&mut self, rows: &[DraftRow], logits: &mut [f32]) -> Result<()> {
+        let _ = (rows, logits);
+        Err(Error::Batch("a draft, but no draft block is loaded".to_owned()))
+    }
 }

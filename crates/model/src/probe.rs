@@ -4,7 +4,7 @@
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Backend, Compressed, CompressorWeights, ExpertWeights, GraphKey, HeadWeights, HyperConnection,
+    AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights, HyperConnection,
     LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows, Stage, Step,
 };
 
@@ -197,10 +197,33 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         &mut self,
         step: &Step<B::Buffer>,
         w: &HeadWeights<B::Weight>,
+        output: &B::Weight,
         streams: &B::Buffer,
         logits: &mut B::Buffer,
     ) -> Result<()> {
-        self.inner.head(step, w, streams, logits)?;
+        self.inner.head(step, w, output, streams, logits)?;
         self.probe.after(&mut self.inner, Stage::Head, logits, step.n)
+    }
+
+    fn keep_streams(
+        &mut self,
+        step: &Step<B::Buffer>,
+        streams: &B::Buffer,
+        hidden: &mut Rows<B::Buffer>,
+    ) -> Result<()> {
+        self.inner.keep_streams(step, streams, hidden)?;
+        self.probe.after(&mut self.inner, Stage::KeepStreams, &hidden.data, step.n)
+    }
+
+    fn draft_embed(
+        &mut self,
+        step: &Step<B::Buffer>,
+        w: &DraftEmbedWeights<B::Weight>,
+        table: &B::Weight,
+        hidden: &Rows<B::Buffer>,
+        streams: &mut B::Buffer,
+    ) -> Result<()> {
+        self.inner.draft_embed(step, w, table, hidden, streams)?;
+        self.probe.after(&mut self.inner, Stage::DraftEmbed, streams, step.n)
     }
 }

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::weights::{check_hash_table, find, validate};
 use crate::workspace::MAX_LOGIT_ROWS;
 use crate::{
-    Backend, Batch, Class, Error, GraphKey, KvLayout, LayerKv, LayerWeights, Limits, LogitRows, MemoryPlan, Model,
-    NO_LOGITS, Numerics, Result, Shape, SlotId, Span, StepRow, Weights, Workspace,
+    Backend, Batch, Cache, Class, DraftKv, DraftRow, DraftWeights, Error, GraphKey, KvLayout, LayerKv, LayerWeights,
+    Limits, LogitRows, MemoryPlan, Model, NO_LOGITS, Numerics, Result, Shape, SlotId, Span, StepRow, Weights, Workspace,
+    validate_draft,
 };
 
 /// A model on one device.
@@ -22,24 +23,63 @@ pub struct Transformer<B: Backend> {
     fingerprint: [u8; 32],
     backend: B,
     weights: Weights<B::Weight>,
-    cache: Vec<LayerKv<B::Buffer>>,
+    draft: Option<DraftWeights<B::Weight>>,
+    cache: Cache<B::Buffer>,
     workspace: Workspace<B::Buffer>,
     rows: Vec<StepRow>,
+    prime: Vec<StepRow>,
 }
 
-/// All layers of one step.
+/// All layers of one step, then what a draft block takes from it.
 fn forward<B: Backend>(
     b: &mut B,
     w: &Weights<B::Weight>,
-    cache: &mut [LayerKv<B::Buffer>],
+    draft: Option<&DraftWeights<B::Weight>>,
+    cache: &mut Cache<B::Buffer>,
     ws: &mut Workspace<B::Buffer>,
 ) -> Result<()> {
     b.embed(&ws.step, &w.token_embd, &mut ws.streams)?;
-    for (layer, kv) in w.layers.iter().zip(cache) {
+    for (layer, kv) in w.layers.iter().zip(&mut cache.layers) {
         attention(b, layer, kv, ws)?;
         feed_forward(b, layer, ws)?;
     }
-    b.head(&ws.step, &w.head, &ws.streams, &mut ws.logits)
+    b.head(&ws.step, &w.head, &w.output, &ws.streams, &mut ws.logits)?;
+    match (draft, &mut cache.draft) {
+        (Some(draft), Some(kv)) => prime(b, draft, &w.token_embd, kv, ws),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps the states of the step and adds to the draft block's window the rows whose next token the step has made known: a
+/// row of that block depends on nothing but its state and its token.
+fn prime<B: Backend>(
+    b: &mut B,
+    w: &DraftWeights<B::Weight>,
+    table: &B::Weight,
+    kv: &mut DraftKv<B::Buffer>,
+    ws: &mut Workspace<B::Buffer>,
+) -> Result<()> {
+    let Workspace { step, streams, x, mix, low, prime, .. } = ws;
+    b.keep_streams(step, streams, &mut kv.hidden)?;
+    let Some(step) = prime.as_ref().filter(|step| step.n > 0) else { return Ok(()) };
+    b.draft_embed(step, &w.embed, table, &kv.hidden, streams)?;
+    b.hc_pre(step, &w.layer.hc_attn, streams, x, mix)?;
+    b.project(step, &w.layer.project, x, low, &mut kv.layer.window)
+}
+
+/// One step of the draft block.
+fn draft<B: Backend>(
+    b: &mut B,
+    w: &DraftWeights<B::Weight>,
+    main: &Weights<B::Weight>,
+    kv: &mut DraftKv<B::Buffer>,
+    ws: &mut Workspace<B::Buffer>,
+) -> Result<()> {
+    b.draft_embed(&ws.step, &w.embed, &main.token_embd, &kv.hidden, &mut ws.streams)?;
+    attention(b, &w.layer, &mut kv.layer, ws)?;
+    feed_forward(b, &w.layer, ws)?;
+    b.keep_streams(&ws.step, &ws.streams, &mut kv.hidden)?;
+    b.head(&ws.step, &w.head, &main.output, &ws.streams, &mut ws.logits)
 }
 
 fn attention<B: Backend>(
@@ -70,11 +110,18 @@ fn feed_forward<B: Backend>(b: &mut B, w: &LayerWeights<B::Weight>, ws: &mut Wor
 }
 
 impl<B: Backend> Transformer<B> {
-    /// Binds and uploads every tensor of `file` and builds the cache.
-    pub fn new(mut backend: B, file: &Gguf, limits: Limits, numerics: Numerics) -> Result<Transformer<B>> {
+    /// Binds and uploads every tensor of `file` and builds the cache. `draft` is the file of a draft block to go with it.
+    pub fn new(
+        mut backend: B,
+        file: &Gguf,
+        draft: Option<&Gguf>,
+        limits: Limits,
+        numerics: Numerics,
+    ) -> Result<Transformer<B>> {
         let shape = Shape::from_gguf(file)?;
         check_limits(limits)?;
         validate(file, &shape)?;
+        draft.map_or(Ok(()), |draft| validate_draft(draft, &shape))?;
         let weights = Weights::bind(&shape, &mut |spec| {
             let tensor = find(file, &spec)?;
             if spec.class == Class::HashTable {
@@ -82,21 +129,24 @@ impl<B: Backend> Transformer<B> {
             }
             backend.upload(&tensor)
         })?;
-        let layout = KvLayout::new(&shape, limits, numerics);
+        let layout = KvLayout::new(&shape, limits, numerics, draft.is_some());
         let cache = layout.allocate(&mut |bytes| backend.alloc(bytes))?;
-        let workspace = Workspace::allocate(&shape, limits, &mut |bytes| backend.alloc(bytes))?;
-        let fingerprint = fingerprint(file, &shape, numerics);
-        Ok(Transformer { shape, limits, layout, fingerprint, backend, weights, cache, workspace, rows: Vec::new() })
+        let workspace = Workspace::allocate(&shape, limits, draft.is_some(), &mut |bytes| backend.alloc(bytes))?;
+        let fingerprint = fingerprint(file, draft, &shape, numerics);
+        let mut take = |file: &Gguf| DraftWeights::bind(&shape, &mut |spec| backend.upload(&find(file, &spec)?));
+        let draft = draft.map(&mut take).transpose()?;
+        let (rows, prime) = (Vec::new(), Vec::new());
+        Ok(Transformer { shape, limits, layout, fingerprint, backend, weights, draft, cache, workspace, rows, prime })
     }
 
     /// Memory that [`Transformer::new`] would need.
-    pub fn plan(file: &Gguf, limits: Limits, numerics: Numerics) -> Result<MemoryPlan> {
+    pub fn plan(file: &Gguf, draft: Option<&Gguf>, limits: Limits, numerics: Numerics) -> Result<MemoryPlan> {
         let shape = Shape::from_gguf(file)?;
         check_limits(limits)?;
         Ok(MemoryPlan {
-            weights: file.tensors().iter().map(|tensor| tensor.bytes).sum(),
-            kv: KvLayout::new(&shape, limits, numerics).bytes(),
-            scratch: Workspace::<()>::bytes(&shape, limits),
+            weights: [Some(file), draft].into_iter().flatten().flat_map(Gguf::tensors).map(|tensor| tensor.bytes).sum(),
+            kv: KvLayout::new(&shape, limits, numerics, draft.is_some()).bytes(),
+            scratch: Workspace::<()>::bytes(&shape, limits, draft.is_some()),
         })
     }
 
@@ -147,19 +197,78 @@ impl<B: Backend> Transformer<B> {
                 let logits = if wants { wanted } else { NO_LOGITS };
                 wanted += u32::from(wants);
                 let (pos, end) = (span.pos + i as u32, span.pos + span.len);
-                self.rows.push(StepRow { token, pos, slot: span.slot, first: span.pos, end, logits, pad: [0; 2] });
+                let (slot, first) = (span.slot, span.pos);
+                self.rows.push(StepRow { token, pos, slot, first, end, logits, state: pos, pad: 0 });
             }
         }
         let Some(context) = self.rows.iter().map(|row| row.pos + 1).max() else { return Ok(()) };
-        let decodes = pieces.iter().all(|(span, _)| span.len == 1);
+        self.write_prime(context)?;
+        // A sequence's first token completes no row of a draft block, so steps with one differ from other decode steps.
+        let starts = self.draft.is_some() && self.rows.iter().any(|row| row.pos == 0);
+        let decodes = pieces.iter().all(|(span, _)| span.len == 1) && !starts;
+        let key = self.write_rows(context, decodes, false)?;
+        let Transformer { backend, weights, draft, cache, workspace, .. } = self;
+        backend.submit(key, |b| forward(b, weights, draft.as_ref(), cache, workspace))?;
+        self.read_logits(logits)
+    }
+
+    /// The rows of the draft block that the step completes: state of `pos - 1`, token at `pos`. Rows that no draft can ask for
+    /// are left out: of a long chunk only its end matters.
+    fn write_prime(&mut self, context: u32) -> Result<()> {
+        let Some(step) = &mut self.workspace.prime else { return Ok(()) };
+        self.prime.clear();
+        for row in &self.rows {
+            let from = self.layout.draft_from(row.end).max(row.first.saturating_sub(1));
+            if row.pos > from {
+                let (pos, end) = (row.pos - 1, row.end - 1);
+                self.prime.push(StepRow { pos, first: from, end, logits: NO_LOGITS, ..*row });
+            }
+        }
+        step.n = self.prime.len();
+        step.context = context;
+        self.backend.write(&mut step.rows, 0, bytemuck::cast_slice(&self.prime))
+    }
+
+    /// Brings `self.rows` to the device. A step that may be recorded has a key.
+    fn write_rows(&mut self, context: u32, record: bool, draft: bool) -> Result<Option<GraphKey>> {
         let step = &mut self.workspace.step;
         step.n = self.rows.len();
-        step.context = if decodes { context.next_power_of_two() } else { context };
-        let key = decodes.then_some(GraphKey { rows: step.n as u32, context: step.context });
+        step.context = if record { context.next_power_of_two() } else { context };
         self.backend.write(&mut step.rows, 0, bytemuck::cast_slice(&self.rows))?;
-        let Transformer { backend, weights, cache, workspace, .. } = self;
-        backend.submit(key, |b| forward(b, weights, cache, workspace))?;
-        if logits.is_empty() { Ok(()) } else { backend.read(&workspace.logits, 0, bytemuck::cast_slice_mut(logits)) }
+        Ok(record.then_some(GraphKey { rows: step.n as u32, context: step.context, draft }))
+    }
+
+    fn read_logits(&mut self, logits: &mut [f32]) -> Result<()> {
+        if logits.is_empty() {
+            return Ok(());
+        }
+        self.backend.read(&self.workspace.logits, 0, bytemuck::cast_slice_mut(logits))
+    }
+
+    fn check_drafts(&self, rows: &[DraftRow], logits: &[f32]) -> Result<()> {
+        let bad = |what: String| Err(Error::Batch(what));
+        if self.draft.is_none() {
+            return bad("a draft, but no draft block is loaded".to_owned());
+        }
+        for (i, row) in rows.iter().enumerate() {
+            if row.token as usize >= self.shape.n_vocab {
+                return bad(format!("token {}, vocabulary of {}", row.token, self.shape.n_vocab));
+            }
+            if row.slot >= self.limits.slots {
+                return bad(format!("slot {}, cache of {}", row.slot, self.limits.slots));
+            }
+            if rows[..i].iter().any(|other| other.slot == row.slot) {
+                return bad(format!("slot {} twice", row.slot));
+            }
+            if row.pos >= self.limits.context {
+                return bad(format!("draft at position {}, context of {}", row.pos, self.limits.context));
+            }
+        }
+        let wanted = rows.len() * self.shape.n_vocab;
+        if logits.len() != wanted {
+            return bad(format!("room for {} logits, {wanted} wanted", logits.len()));
+        }
+        Ok(())
     }
 }
 
@@ -187,8 +296,7 @@ impl<B: Backend> Model for Transformer<B> {
         let mut bytes = Vec::new();
         for region in self.layout.regions(&self.cache, slot, rows) {
             bytes.resize(region.len, 0);
-            let table = self.cache[region.layer].table_mut(region.table);
-            self.backend.read(table, region.at, &mut bytes)?;
+            self.backend.read(self.cache.table_mut(&region), region.at, &mut bytes)?;
             out.write_all(&bytes)?;
         }
         Ok(())
@@ -200,7 +308,7 @@ impl<B: Backend> Model for Transformer<B> {
         for region in self.layout.regions(&self.cache, slot, rows) {
             bytes.resize(region.len, 0);
             src.read_exact(&mut bytes)?;
-            self.backend.write(self.cache[region.layer].table_mut(region.table), region.at, &bytes)?;
+            self.backend.write(self.cache.table_mut(&region), region.at, &bytes)?;
         }
         Ok(())
     }
@@ -211,6 +319,35 @@ impl<B: Backend> Model for Transformer<B> {
 
     fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
+    }
+
+    fn has_draft(&self) -> bool {
+        self.draft.is_some()
+    }
+
+    fn draft(&mut self, rows: &[DraftRow], mut logits: &mut [f32]) -> Result<()> {
+        self.check_drafts(rows, logits)?;
+        for rows in rows.chunks(MAX_LOGIT_ROWS.min(self.limits.max_rows as usize)) {
+            self.rows.clear();
+            self.rows.extend((0..).zip(rows).map(|(logits, &DraftRow { slot, pos, token })| StepRow {
+                token,
+                pos,
+                slot,
+                first: pos,
+                end: pos + 1,
+                logits,
+                state: pos + 1,
+                pad: 0,
+            }));
+            let context = rows.iter().map(|row| row.pos + 1).max().expect("chunks are not empty");
+            let key = self.write_rows(context, true, true)?;
+            let Transformer { backend, weights, draft: block, cache, workspace, .. } = self;
+            let (block, kv) = block.as_ref().zip(cache.draft.as_mut()).expect("checked: a draft block is loaded");
+            backend.submit(key, |b| draft(b, block, weights, kv, workspace))?;
+            let now = logits.split_off_mut(..rows.len() * self.shape.n_vocab).expect("checked: room for every row");
+            self.read_logits(now)?;
+        }
+        Ok(())
     }
 }
 
@@ -269,14 +406,16 @@ fn check_range(limits: Limits, slot: SlotId, rows: &Range<u32>) -> Result<()> {
 }
 
 /// Directory, a sample of every tensor, and how rows are held: enough to tell any two models apart without reading them.
-fn fingerprint(file: &Gguf, shape: &Shape, numerics: Numerics) -> [u8; 32] {
+fn fingerprint(file: &Gguf, draft: Option<&Gguf>, shape: &Shape, numerics: Numerics) -> [u8; 32] {
     const SAMPLE: usize = 256;
     let mut hash = Sha256::new();
     hash.update(format!("{shape:?} {numerics:?}"));
-    for info in file.tensors() {
-        hash.update(format!("{} {} {}\n", info.name, info.dtype, info.dims));
-        if let Some(tensor) = file.tensor(&info.name) {
-            hash.update(&tensor.data[..tensor.data.len().min(SAMPLE)]);
+    for file in [Some(file), draft].into_iter().flatten() {
+        for info in file.tensors() {
+            hash.update(format!("{} {} {}\n", info.name, info.dtype, info.dims));
+            if let Some(tensor) = file.tensor(&info.name) {
+                hash.update(&tensor.data[..tensor.data.len().min(SAMPLE)]);
+            }
         }
     }
     hash.finalize().into()

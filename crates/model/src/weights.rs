@@ -76,8 +76,10 @@ pub struct Weights<W> {
     pub token_embd: W,
     /// One entry per main layer.
     pub layers: Vec<LayerWeights<W>>,
-    /// What turns streams into logits.
+    /// What turns streams into the input of `output`.
     pub head: HeadWeights<W>,
+    /// `output` `[n_embd, n_vocab]`
+    pub output: W,
 }
 
 /// One layer, grouped by the stage that reads it.
@@ -225,7 +227,7 @@ pub struct ExpertWeights<W> {
     pub clamp: f32,
 }
 
-/// Weights of stage `head`.
+/// Weights of stage `head` but for the vocabulary matrix.
 #[derive(Debug)]
 pub struct HeadWeights<W> {
     /// `output_hc_fn` `[HC * n_embd, HC]`
@@ -236,8 +238,6 @@ pub struct HeadWeights<W> {
     pub base: W,
     /// `output_norm` `[n_embd]`
     pub norm: W,
-    /// `output` `[n_embd, n_vocab]`
-    pub output: W,
 }
 
 impl<W> Weights<W> {
@@ -245,15 +245,21 @@ impl<W> Weights<W> {
     pub fn bind(s: &Shape, take: &mut dyn FnMut(TensorSpec) -> Result<W>) -> Result<Weights<W>> {
         let mut t = Binder { prefix: String::new(), take };
         let token_embd = t.bind("token_embd", [s.n_embd, s.n_vocab], Class::Embedding)?;
+        let norm = t.bind("output_norm", [s.n_embd], Class::Norm)?;
+        let output = t.bind("output", [s.n_embd, s.n_vocab], Class::Output)?;
         let head = HeadWeights {
-            norm: t.bind("output_norm", [s.n_embd], Class::Norm)?,
-            output: t.bind("output", [s.n_embd, s.n_vocab], Class::Output)?,
+            norm,
             mix: t.bind("output_hc_fn", [HC * s.n_embd, HC], Class::HcFn)?,
             scale: t.bind("output_hc_scale", [1], Class::HcScale)?,
             base: t.bind("output_hc_base", [HC], Class::HcBase)?,
         };
-        let layers = (0..s.n_layer).map(|il| bind_layer(s, il, &mut t)).collect::<Result<_>>()?;
-        Ok(Weights { token_embd, layers, head })
+        let layer = |il| {
+            t.prefix = format!("blk.{il}.");
+            let role = Role { ratio: s.ratios[il], clamp: s.swiglu_clamp[il], hashed: il < s.n_hash_layer };
+            bind_layer(s, role, &mut t)
+        };
+        let layers = (0..s.n_layer).map(layer).collect::<Result<_>>()?;
+        Ok(Weights { token_embd, layers, head, output })
     }
 }
 
@@ -271,19 +277,21 @@ pub fn tensor_specs(shape: &Shape) -> Vec<TensorSpec> {
 /// Checks the directory of a file against its shape without reading a weight.
 pub fn validate(file: &Gguf, shape: &Shape) -> Result<()> {
     let types = Weights::bind(shape, &mut |spec| find(file, &spec).map(|tensor| (spec.name, tensor.dtype)))?;
-    for layer in &types.layers {
-        let ((gate_name, gate), (up_name, up)) = (&layer.experts.gate, &layer.experts.up);
-        if gate != up {
-            let expected = format!("{gate} as {gate_name}");
-            return Err(Error::WrongType {
-                file: file.name().to_owned(),
-                tensor: up_name.clone(),
-                found: up.to_string(),
-                expected,
-            });
-        }
+    types.layers.iter().try_for_each(|layer| check_experts(file, &layer.experts))
+}
+
+/// Gate and up experts run as one: their types, given with their names, must be equal.
+pub(crate) fn check_experts(file: &Gguf, types: &ExpertWeights<(String, DType)>) -> Result<()> {
+    let ((gate_name, gate), (up_name, up)) = (&types.gate, &types.up);
+    if gate == up {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::WrongType {
+        file: file.name().to_owned(),
+        tensor: up_name.clone(),
+        found: up.to_string(),
+        expected: format!("{gate} as {gate_name}"),
+    })
 }
 
 /// The tensor a spec names, with the dims and one of the types it asks for.
@@ -324,13 +332,15 @@ pub(crate) fn check_hash_table(file: &Gguf, tensor: &Tensor, n_expert: usize) ->
     Ok(())
 }
 
-struct Binder<'a, W> {
-    prefix: String,
-    take: &'a mut dyn FnMut(TensorSpec) -> Result<W>,
+/// Asks for tensors by their short names.
+pub(crate) struct Binder<'a, W> {
+    /// Goes in front of every name.
+    pub(crate) prefix: String,
+    pub(crate) take: &'a mut dyn FnMut(TensorSpec) -> Result<W>,
 }
 
 impl<W> Binder<'_, W> {
-    fn bind<const N: usize>(&mut self, name: &str, dims: [usize; N], class: Class) -> Result<W> {
+    pub(crate) fn bind<const N: usize>(&mut self, name: &str, dims: [usize; N], class: Class) -> Result<W> {
         let suffix = if class == Class::RouterBias { "bias" } else { "weight" };
         let name = format!("{}{name}.{suffix}", self.prefix);
         (self.take)(TensorSpec { name, dims: Dims::from(dims.map(|d| d as u64)), class })
@@ -357,9 +367,19 @@ impl<W> Binder<'_, W> {
     }
 }
 
-fn bind_layer<W>(s: &Shape, il: usize, t: &mut Binder<'_, W>) -> Result<LayerWeights<W>> {
-    t.prefix = format!("blk.{il}.");
-    let (ratio, clamp) = (s.ratios[il], s.swiglu_clamp[il]);
+/// What sets a layer apart from others of its shape.
+#[derive(Clone, Copy)]
+pub(crate) struct Role {
+    /// 0, 4 or 128.
+    pub(crate) ratio: u32,
+    /// SwiGLU limit.
+    pub(crate) clamp: f32,
+    /// Routed by token id.
+    pub(crate) hashed: bool,
+}
+
+pub(crate) fn bind_layer<W>(s: &Shape, role: Role, t: &mut Binder<'_, W>) -> Result<LayerWeights<W>> {
+    let Role { ratio, clamp, hashed } = role;
     let (compresses, indexes) = (ratio != 0, ratio == 4);
     let heads = s.n_head * s.head_dim;
     let hc_attn = t.hyper_connection(s, "attn")?;
@@ -389,7 +409,7 @@ fn bind_layer<W>(s: &Shape, il: usize, t: &mut Binder<'_, W>) -> Result<LayerWei
         hc_ffn: t.hyper_connection(s, "ffn")?,
         route: RouteWeights {
             gate: t.bind("ffn_gate_inp", [s.n_embd, s.n_expert], Class::Router)?,
-            choice: if il < s.n_hash_layer {
+            choice: if hashed {
                 RouteChoice::Hashed(t.bind("ffn_gate_tid2eid", [s.n_expert_used, s.n_vocab], Class::HashTable)?)
             } else {
                 RouteChoice::Biased(t.bind("exp_probs_b", [s.n_expert], Class::RouterBias)?)

@@ -61,16 +61,24 @@ pub struct Workspace<Buf> {
     pub routing: Routing<Buf>,
     /// `[MAX_LOGIT_ROWS][n_vocab]`
     pub logits: Buf,
+    /// Rows that the step adds to the draft block's window; present if there is one.
+    pub prime: Option<Step<Buf>>,
 }
 
 impl<Buf> Workspace<Buf> {
-    /// Asks `alloc` for every buffer; the argument is a size in bytes.
-    pub fn allocate(s: &Shape, limits: Limits, alloc: &mut dyn FnMut(usize) -> Result<Buf>) -> Result<Workspace<Buf>> {
+    /// Asks `alloc` for every buffer; the argument is a size in bytes. `draft` says whether there is a draft block.
+    pub fn allocate(
+        s: &Shape,
+        limits: Limits,
+        draft: bool,
+        alloc: &mut dyn FnMut(usize) -> Result<Buf>,
+    ) -> Result<Workspace<Buf>> {
         let n = limits.max_rows as usize;
         let mut rows = |width: usize| alloc(4 * n * width);
         let pooled = |width: usize| 2 * Shape::pooled_dim(4, width);
         Ok(Workspace {
             step: Step { rows: rows(8)?, n: 0, context: 0 },
+            prime: if draft { Some(Step { rows: rows(8)?, n: 0, context: 0 }) } else { None },
             streams: rows(HC * s.n_embd)?,
             x: rows(s.n_embd)?,
             mix: rows(HC + HC * HC)?,
@@ -89,9 +97,9 @@ impl<Buf> Workspace<Buf> {
     }
 
     /// Bytes that [`Workspace::allocate`] asks for.
-    pub fn bytes(s: &Shape, limits: Limits) -> u64 {
+    pub fn bytes(s: &Shape, limits: Limits, draft: bool) -> u64 {
         let mut total = 0;
-        Workspace::allocate(s, limits, &mut |bytes| {
+        Workspace::allocate(s, limits, draft, &mut |bytes| {
             total += bytes as u64;
             Ok(())
         })

@@ -98,7 +98,7 @@ fn streams_match_the_layer_traces() {
                 let width = HC * shape.n_embd;
                 let probed = Probed::new(cpu, StreamTrace::new(shape.n_layer, width));
                 let limits = Limits { context: 64, slots: 2, max_rows: 64, rewind: 0 };
-                let mut model = Transformer::new(probed, &golden.file, limits, numerics).unwrap();
+                let mut model = Transformer::new(probed, &golden.file, None, limits, numerics).unwrap();
                 logits(&mut model, &tokens, tokens.len());
                 let at = case[mode]["trace"]["offset"].as_u64().unwrap() as usize;
                 let expected = &golden.floats[at..];

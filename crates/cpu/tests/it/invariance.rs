@@ -40,7 +40,7 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
         for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
             let options = Options { threads, numerics: Numerics::Stored };
             let cpu = Cpu::with_isa(&shape, options, isa).unwrap();
-            let mut model = Transformer::new(cpu, &golden.file, limits, Numerics::Stored).unwrap();
+            let mut model = Transformer::new(cpu, &golden.file, None, limits, Numerics::Stored).unwrap();
             let found = bits(&logits(&mut model, tokens, 60));
             assert!(*seen.get_or_insert_with(|| found.clone()) == found, "{name} {} {threads} threads", isa.name());
         }
