@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ds4_gguf::{Gguf, Tensor};
 use ds4_model::{
     AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, Error, ExpertWeights, GraphKey,
-    HeadWeights, HyperConnection, LayerKv, Limits, LowRank, Model, Numerics, ProjectWeights, Queries, QueryWeights, Result,
-    RopeTables, RouteWeights, Routing, Rows, Shape, Step, StepRow, Transformer, visible_rows,
+    HeadWeights, HyperConnection, LayerKv, Limits, LowRank, Model, Numerics, ProjectWeights, Queries, QueryWeights,
+    Result, RopeTables, RouteWeights, Routing, Rows, Shape, Step, StepRow, Transformer, visible_rows,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -37,12 +37,7 @@ pub fn load(file: &Gguf, limits: Limits, options: Options) -> Result<Box<dyn Mod
 }
 
 /// The same with the draft block of `draft`, if there is one.
-pub fn load_with_draft(
-    file: &Gguf,
-    draft: Option<&Gguf>,
-    limits: Limits,
-    options: Options,
-) -> Result<Box<dyn Model>> {
+pub fn load_with_draft(file: &Gguf, draft: Option<&Gguf>, limits: Limits, options: Options) -> Result<Box<dyn Model>> {
     let cpu = Cpu::new(&Shape::from_gguf(file)?, options)?;
     Ok(Box::new(Transformer::new(cpu, file, draft, limits, options.numerics)?))
 }

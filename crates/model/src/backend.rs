@@ -5,8 +5,9 @@
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights, HyperConnection, LayerKv,
-    LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows, Step,
+    AttnOutputWeights, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights,
+    HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows,
+    Step,
 };
 
 /// The stages, in the order a layer runs them.

@@ -296,7 +296,8 @@ fn ring_runs<Buf>(t: &Rows<Buf>, slot: SlotId, positions: Range<u32>) -> impl It
 impl<Buf> Cache<Buf> {
     /// The buffer that a region lies in.
     pub(crate) fn table_mut(&mut self, region: &Region) -> &mut Buf {
-        let (compressed, draft) = ("the region comes from a layer that compresses", "the region comes from a draft block");
+        let (compressed, draft) =
+            ("the region comes from a layer that compresses", "the region comes from a draft block");
         let layer = &mut self.layers[region.layer];
         let rows = match region.table {
             Table::Window => &mut layer.window,

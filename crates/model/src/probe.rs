@@ -4,8 +4,9 @@
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights, HyperConnection,
-    LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows, Stage, Step,
+    AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights,
+    HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows,
+    Stage, Step,
 };
 
 /// What to do behind each stage.

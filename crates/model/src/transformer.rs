@@ -11,8 +11,8 @@ use crate::weights::{check_hash_table, find, validate};
 use crate::workspace::MAX_LOGIT_ROWS;
 use crate::{
     Backend, Batch, Cache, Class, DraftKv, DraftRow, DraftWeights, Error, GraphKey, KvLayout, LayerKv, LayerWeights,
-    Limits, LogitRows, MemoryPlan, Model, NO_LOGITS, Numerics, Result, Shape, SlotId, Span, StepRow, Weights, Workspace,
-    validate_draft,
+    Limits, LogitRows, MemoryPlan, Model, NO_LOGITS, Numerics, Result, Shape, SlotId, Span, StepRow, Weights,
+    Workspace, validate_draft,
 };
 
 /// A model on one device.
