@@ -13,7 +13,9 @@ use ds4_text::Tokenizer;
 use crate::request::{check_history, check_ids};
 use crate::scheduler::Scheduler;
 use crate::session::CheckpointPolicy;
-use crate::{Cancel, Error, Event, Request, Result, ScoreEvent, ScoreRequest, SlotStatus, Want};
+use crate::{
+    Agreement, AgreementRequest, Cancel, Error, Event, Request, Result, ScoreEvent, ScoreRequest, SlotStatus, Want,
+};
 
 /// Settings of the engine thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +179,16 @@ impl EngineHandle {
         self.ask(Control::Restore(slot, snapshot, reply), &answer)?
     }
 
+    /// [`crate::Session::draft_agreement`] in an idle slot. Everything else waits until it is done: it is for evaluation.
+    ///
+    /// # Errors
+    /// `SlotBusy` when no slot is idle, and whatever the measurement ran into.
+    pub fn draft_agreement(&self, request: AgreementRequest) -> Result<Agreement> {
+        check_history(&request.prompt, self.shared.n_vocab, self.shared.limits.context)?;
+        let (reply, answer) = mpsc::channel();
+        self.ask(Control::DraftAgreement(request, reply), &answer)?
+    }
+
     /// Cancels everything and waits until the model is dropped. Later calls fail with `Stopped`.
     pub fn stop(&self) {
         // A thread that is gone already needs no message.
@@ -294,6 +306,7 @@ pub(crate) enum Control {
     Clear(SlotId, Sender<Result<()>>),
     Snapshot(SlotId, Sender<Result<Vec<u8>>>),
     Restore(SlotId, Vec<u8>, Sender<Result<()>>),
+    DraftAgreement(AgreementRequest, Sender<Result<Agreement>>),
     Stop,
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod draft;
 mod error;
 mod generation;
 mod handle;
@@ -18,6 +19,7 @@ mod score;
 mod session;
 mod stop;
 
+pub use draft::{Agreement, AgreementRequest};
 pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};
 pub use handle::{EngineConfig, EngineHandle};

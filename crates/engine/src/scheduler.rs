@@ -147,6 +147,15 @@ impl Scheduler {
                 let done = self.idle_seat(slot).and_then(|(seat, model)| seat.session.restore(model, &bytes));
                 drop(reply.send(done));
             }
+            Control::DraftAgreement(request, reply) => {
+                let at = choose_seat(&self.seats, &request.prompt, self.limits.rewind).ok_or(Error::SlotBusy(0));
+                let measured = at.and_then(|at| {
+                    let seat = &mut self.seats[at];
+                    seat.used = self.step;
+                    seat.session.draft_agreement(self.model.as_mut(), &request)
+                });
+                drop(reply.send(measured));
+            }
             Control::Stop => {
                 self.closing = true;
                 self.waiting.drain(..).for_each(Waiting::cancel);
