@@ -48,10 +48,14 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     let default = Limits::default();
     let limits = Limits { context, slots: 1, max_rows: default.max_rows.min(options.prompt_tokens), ..default };
     let precision = if options.quality { Precision::Quality } else { Precision::Default };
-    let plan = device::plan(&gguf, limits, precision)?;
+    let plan = device::plan(&gguf, None, limits, precision)?;
     terminal::note(memory::line(&plan, context));
-    memory::check(&plan, context, |context| Ok(device::plan(&gguf, Limits { context, ..limits }, precision)?.kv))?;
-    let mut model = device::load(&gguf, limits, precision, options.threads)?;
+    memory::check(
+        &plan,
+        context,
+        |context| Ok(device::plan(&gguf, None, Limits { context, ..limits }, precision)?.kv),
+    )?;
+    let mut model = device::load(&gguf, None, limits, precision, options.threads)?;
     let (prefill, decode) = run(&mut *model, &options)?;
     drop(model);
     let speeds = Speeds {

@@ -93,6 +93,8 @@ impl ModelSource {
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runtime {
+    /// Support file with the model's draft block.
+    pub(crate) mtp: Option<PathBuf>,
     /// `None`: `DEFAULT_CTX`, or less if the model was trained for less.
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
@@ -150,6 +152,7 @@ impl Config {
             action,
             model: ModelSource::resolve(flags.model, around),
             runtime: Runtime {
+                mtp: flags.mtp,
                 ctx: flags.ctx,
                 threads: flags.threads,
                 prefill_chunk: flags.prefill_chunk,

@@ -11,6 +11,7 @@ use ds4_engine::{EngineConfig, EngineHandle};
 use ds4_gguf::Gguf;
 use ds4_model::{
     Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, Shape, Span, StreamTrace, Transformer,
+    validate_draft,
 };
 use ds4_text::Tokenizer;
 
@@ -53,6 +54,13 @@ pub(crate) fn open_file(source: &ModelSource, quiet: bool) -> anyhow::Result<Mod
     Ok(ModelFile { gguf, shape, tokenizer })
 }
 
+/// The draft block of a support file for a model of this shape.
+fn open_draft(path: &Path, shape: &Shape) -> anyhow::Result<Gguf> {
+    let gguf = Gguf::open(path).map_err(|e| anyhow::Error::new(e).context("cannot open support file"))?;
+    validate_draft(&gguf, shape)?;
+    Ok(gguf)
+}
+
 /// A model behind the engine's door.
 pub(crate) struct Loaded {
     pub(crate) file: ModelFile,
@@ -63,17 +71,22 @@ impl Loaded {
     pub(crate) fn open(file: ModelFile, runtime: &Runtime, quiet: bool) -> anyhow::Result<Self> {
         let limits = limits(&file.shape, runtime)?;
         let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
-        let plan = plan(&file.gguf, limits, precision)?;
+        let draft = runtime.mtp.as_deref().map(|path| open_draft(path, &file.shape)).transpose()?;
+        let draft = draft.as_ref();
+        let plan = plan(&file.gguf, draft, limits, precision)?;
         if !quiet {
             terminal::note(memory::line(&plan, limits.context));
         }
         memory::check(&plan, limits.context, |context| {
-            Ok(self::plan(&file.gguf, Limits { context, ..limits }, precision)?.kv)
+            Ok(self::plan(&file.gguf, draft, Limits { context, ..limits }, precision)?.kv)
         })?;
         if runtime.warm_weights {
-            memory::warm(&file.gguf, threads(runtime.threads));
+            [Some(&file.gguf), draft]
+                .into_iter()
+                .flatten()
+                .for_each(|gguf| memory::warm(gguf, threads(runtime.threads)));
         }
-        let model = load(&file.gguf, limits, precision, runtime.threads)?;
+        let model = load(&file.gguf, draft, limits, precision, runtime.threads)?;
         let engine = EngineHandle::start(model, Arc::clone(&file.tokenizer), EngineConfig::default())?;
         Ok(Self { file, engine })
     }
@@ -119,8 +132,13 @@ pub(crate) fn tokenizer(model: Option<&Path>) -> anyhow::Result<Tokenizer> {
     }
 }
 
-pub(crate) fn plan(gguf: &Gguf, limits: Limits, precision: Precision) -> anyhow::Result<MemoryPlan> {
-    Ok(Transformer::<Cpu>::plan(gguf, limits, precision.numerics())?)
+pub(crate) fn plan(
+    gguf: &Gguf,
+    draft: Option<&Gguf>,
+    limits: Limits,
+    precision: Precision,
+) -> anyhow::Result<MemoryPlan> {
+    Ok(Transformer::<Cpu>::plan(gguf, draft, limits, precision.numerics())?)
 }
 
 /// Threads of a run.
@@ -130,11 +148,12 @@ pub(crate) fn threads(given: Option<usize>) -> usize {
 
 pub(crate) fn load(
     gguf: &Gguf,
+    draft: Option<&Gguf>,
     limits: Limits,
     precision: Precision,
     threads: Option<usize>,
 ) -> anyhow::Result<Box<dyn Model>> {
-    Ok(ds4_cpu::load(gguf, limits, options(precision, threads))?)
+    Ok(ds4_cpu::load_with_draft(gguf, draft, limits, options(precision, threads))?)
 }
 
 fn options(precision: Precision, threads: Option<usize>) -> ds4_cpu::Options {
@@ -149,7 +168,7 @@ pub(crate) fn load_for_test(
     precision: Precision,
     threads: Option<usize>,
 ) -> anyhow::Result<Box<dyn Model>> {
-    load(gguf, test_limits(context, chunk)?, precision, threads)
+    load(gguf, None, test_limits(context, chunk)?, precision, threads)
 }
 
 fn test_limits(context: usize, rows: usize) -> anyhow::Result<Limits> {
@@ -168,7 +187,7 @@ pub(crate) fn trace(
     let cpu = Cpu::new(&shape, options(precision, threads))?;
     let probed = Probed::new(cpu, StreamTrace::new(shape.n_layer, HC * shape.n_embd));
     let limits = test_limits(tokens.len(), tokens.len())?;
-    let mut model = Transformer::new(probed, gguf, limits, precision.numerics())?;
+    let mut model = Transformer::new(probed, gguf, None, limits, precision.numerics())?;
     let span = Span { slot: 0, pos: 0, len: tokens.len() as u32, logits: LogitRows::None };
     model.forward(&Batch { tokens, spans: &[span] }, &mut [])?;
     Ok(std::mem::take(&mut model.backend_mut().probe.layers))

@@ -16,6 +16,7 @@ pub(crate) struct Flags {
     pub(crate) version: bool,
 
     pub(crate) model: Option<PathBuf>,
+    pub(crate) mtp: Option<PathBuf>,
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
     pub(crate) prefill_chunk: Option<u32>,
@@ -75,7 +76,6 @@ pub(crate) enum Diagnostic {
 
 /// Names that exist in the family of programs but not in this build.
 const LATER: &[&str] = &[
-    "--mtp",
     "--mtp-draft",
     "--mtp-margin",
     "--mtp-model",
@@ -157,6 +157,7 @@ impl Flags {
     fn runtime(&mut self, name: &str, args: &mut Args) -> anyhow::Result<bool> {
         match name {
             "-m" | "--model" => self.model = Some(args.path(name)?),
+            "--mtp" => self.mtp = Some(args.path(name)?),
             "-c" | "--ctx" => self.ctx = Some(args.int(name, 1..=u32::MAX as u64)? as u32),
             "-t" | "--threads" => self.threads = Some(args.int(name, 1..=1024)? as usize),
             "--prefill-chunk" => self.prefill_chunk = Some(args.int(name, 1..=65536)? as u32),
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(message(&["-sy", "x"]), "unknown option: -sy");
         assert_eq!(message(&["word"]), "unexpected argument: word");
         assert_eq!(message(&["--", "--raw"]), "unexpected argument: --raw");
-        assert_eq!(message(&["--mtp", "f"]), "--mtp is not supported by this build");
+        assert_eq!(message(&["--mtp-draft", "2"]), "--mtp-draft is not supported by this build");
         assert_eq!(message(&["--ssd-streaming-cache"]), "--ssd-streaming-cache is not supported by this build");
         assert_eq!(message(&["--backend", "tpu"]), "invalid value for --backend: tpu: this build has cpu");
     }

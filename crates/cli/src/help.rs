@@ -57,6 +57,7 @@ const LATER: &[&str] = &["steering", "kv-cache", "api", "sessions", "tools", "ev
 const RUNTIME: &str = "\
 runtime
   -m, --model FILE       GGUF file
+      --mtp FILE         GGUF file with the model's draft block; answers stay the same
   -c, --ctx N            context tokens (default 32768, less if the model was made for less)
   -t, --threads N        host threads (default: all)
       --backend NAME     cpu; --cpu is short for it

@@ -51,9 +51,8 @@ impl Session {
     /// # Errors
     /// As [`Session::sync`]; a model without a draft block refuses the first guess.
     pub fn draft_agreement(&mut self, model: &mut dyn Model, request: &AgreementRequest) -> Result<Agreement> {
-        let observer: Observer<'_> = &mut |_, _| match request.cancel.is_cancelled() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        let observer: Observer<'_> = &mut |_, _| {
+            if request.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         self.sync(model, &request.prompt, observer)?;
         let mut greedy = Sampler::new(SamplingParams::greedy());

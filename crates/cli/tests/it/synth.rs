@@ -49,3 +49,20 @@ fn a_support_file_holds_the_draft_block_and_is_no_model() {
     assert_eq!((ran.code, ran.err.as_str()), (1, message));
     assert!(program.works(&["synth", "--help"]).out.contains("instead of the main model"));
 }
+
+#[test]
+fn a_support_file_goes_beside_its_model_and_changes_no_answer() {
+    let program = Program::new();
+    program.works(&["synth", "main.gguf", "--preset", "tiny", "--quiet"]);
+    program.works(&["synth", "mtp.gguf", "--preset", "tiny", "--mtp", "--quiet"]);
+    let ask = ["-m", "main.gguf", "-p", "Hello", "-n", "8", "-c", "256", "--temp", "0", "--no-lock", "--quiet"];
+    let alone = program.works(&ask).out;
+    assert_eq!(program.works(&[&ask[..], &["--mtp", "mtp.gguf"]].concat()).out, alone);
+    for (file, message) in [
+        ("main.gguf", "ds4: main.gguf: general.architecture: found deepseek4, expected deepseek4_mtp_support\n"),
+        ("no.gguf", "ds4: cannot open support file: no.gguf: No such file or directory\n"),
+    ] {
+        let ran = program.run(&[&ask[..], &["--mtp", file]].concat());
+        assert_eq!((ran.code, ran.err.as_str()), (1, message));
+    }
+}

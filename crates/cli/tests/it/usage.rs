@@ -57,7 +57,7 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         (&["--raw=1", "-p", "a"], "ds4: --raw takes no value: 1\n"),
         (&["--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu\n"),
         (&["--cuda"], "ds4: --cuda is not supported by this build\n"),
-        (&["--mtp", "x"], "ds4: --mtp is not supported by this build\n"),
+        (&["--mtp-draft", "2"], "ds4: --mtp-draft is not supported by this build\n"),
         (&["--ssd-streaming"], "ds4: --ssd-streaming is not supported by this build\n"),
         (&["agent"], "ds4: agent is not supported by this build\n"),
         (&["-p", "a", "-p", "b"], "ds4: specify only one prompt source\n"),
