@@ -49,7 +49,8 @@ pub trait Model: Send {
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()>;
 
     /// Writes the state of the first `rows.end` tokens of `slot`; append-only rows from token `rows.start` on.
-    /// `0..n` is a whole snapshot, `n..n` the window and the frontiers alone. Exactly [`Model::state_bytes`] bytes.
+    /// `0..n` is a whole snapshot, `n..n` the window and the frontiers alone. With a draft block, its window and the state of
+    /// the last token are part of both. Exactly [`Model::state_bytes`] bytes.
     fn save(&mut self, slot: SlotId, rows: Range<u32>, out: &mut dyn Write) -> Result<()>;
 
     /// Inverse of [`Model::save`]; append-only rows of tokens before `rows.start` must still be in the slot. After an
