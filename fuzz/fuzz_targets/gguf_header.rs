@@ -1,9 +1,9 @@
-//! Any bytes as a model file: header, metadata, directory, shape, names and dims. Nothing may panic, and what opens must
-//! be readable.
+//! Any bytes as a model or support file: header, metadata, directory, shape, names and dims. Nothing may panic, and what
+//! opens must be readable.
 #![no_main]
 
 use ds4_gguf::{DType, Gguf, dequant};
-use ds4_model::{Shape, validate};
+use ds4_model::{Shape, validate, validate_draft};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -17,4 +17,5 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(shape) = Shape::from_gguf(&file) {
         let _ = validate(&file, &shape);
     }
+    let _ = validate_draft(&file, &Shape::flash());
 });
