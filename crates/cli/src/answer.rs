@@ -150,6 +150,7 @@ fn collect(events: &mpsc::Receiver<Event>, display: &mut dyn Display) -> anyhow:
                 display.answer(&text)?;
                 answer.said.content.push_str(&text);
             }
+            Event::ReasoningClosed { .. } => {}
             // No tools are offered here, so no call is parsed.
             Event::Delta(Delta::ToolCall(_)) => {}
             Event::Done { reason, usage, timings } => {

@@ -23,7 +23,7 @@ pub use batch::{Batch, GraphKey, LogitRows, NO_LOGITS, SlotId, Span, Step, StepR
 pub use error::{Error, Result};
 pub use kv::{Compressed, IndexRows, KvLayout, LayerKv, Numerics, Rows, visible_rows};
 pub use model::{Limits, MemoryPlan, Model};
-pub use probe::{Probe, Probed, StreamTrace};
+pub use probe::{Probe, Probed, RandomSelect, StreamTrace};
 pub use rope::RopeTables;
 pub use shape::{HC, RopeParams, Shape};
 pub use transformer::Transformer;
