@@ -10,7 +10,8 @@ use ds4_cpu::Cpu;
 use ds4_engine::{EngineConfig, EngineHandle};
 use ds4_gguf::Gguf;
 use ds4_model::{
-    Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, Shape, Span, StreamTrace, Transformer,
+    Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
+    Transformer,
 };
 use ds4_text::Tokenizer;
 
@@ -59,9 +60,35 @@ pub(crate) struct Loaded {
     pub(crate) engine: EngineHandle,
 }
 
+/// Who sits at the engine, beside what the user chooses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seats {
+    /// Requests evaluated together.
+    pub(crate) slots: u32,
+    /// Attend to rows drawn at random with this seed instead of those the indexer selects (measurements only).
+    pub(crate) random_selection: Option<u64>,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self { slots: 1, random_selection: None }
+    }
+}
+
 impl Loaded {
     pub(crate) fn open(file: ModelFile, runtime: &Runtime, quiet: bool) -> anyhow::Result<Self> {
-        let limits = limits(&file.shape, runtime)?;
+        Self::open_with(file, runtime, Seats::default(), quiet, |model| model)
+    }
+
+    /// As `open`, for several requests side by side; `wrap` may put something around the model.
+    pub(crate) fn open_with(
+        file: ModelFile,
+        runtime: &Runtime,
+        seats: Seats,
+        quiet: bool,
+        wrap: impl FnOnce(Box<dyn Model>) -> Box<dyn Model>,
+    ) -> anyhow::Result<Self> {
+        let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
         let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
         let plan = plan(&file.gguf, limits, precision)?;
         if !quiet {
@@ -73,8 +100,13 @@ impl Loaded {
         if runtime.warm_weights {
             memory::warm(&file.gguf, threads(runtime.threads));
         }
-        let model = load(&file.gguf, limits, precision, runtime.threads)?;
-        let engine = EngineHandle::start(model, Arc::clone(&file.tokenizer), EngineConfig::default())?;
+        let model = match seats.random_selection {
+            Some(seed) => load_random_selection(&file.gguf, limits, precision, runtime.threads, seed)?,
+            None => load(&file.gguf, limits, precision, runtime.threads)?,
+        };
+        let default = EngineConfig::default();
+        let config = EngineConfig { queue: default.queue.max(2 * seats.slots as usize), ..default };
+        let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
         Ok(Self { file, engine })
     }
 }
@@ -135,6 +167,20 @@ pub(crate) fn load(
     threads: Option<usize>,
 ) -> anyhow::Result<Box<dyn Model>> {
     Ok(ds4_cpu::load(gguf, limits, options(precision, threads))?)
+}
+
+/// The model with the indexer's choice replaced by a random one.
+fn load_random_selection(
+    gguf: &Gguf,
+    limits: Limits,
+    precision: Precision,
+    threads: Option<usize>,
+    seed: u64,
+) -> anyhow::Result<Box<dyn Model>> {
+    let shape = Shape::from_gguf(gguf)?;
+    let cpu = Cpu::new(&shape, options(precision, threads))?;
+    let probed = Probed::new(cpu, RandomSelect::new(shape.index_top_k, seed));
+    Ok(Box::new(Transformer::new(probed, gguf, limits, precision.numerics())?))
 }
 
 fn options(precision: Precision, threads: Option<usize>) -> ds4_cpu::Options {
