@@ -80,7 +80,7 @@ pub(super) fn perplexity(options: &Options, interrupt: &Interrupt) -> anyhow::Re
             let result = format!("{ratio:.4} of {:.4}", theirs.perplexity());
             entries.push(Entry {
                 bar: options.max_ratio.map(|most| format!("<= {most:.2}")).unwrap_or_default(),
-                holds: options.max_ratio.map(|most| ratio <= f64::from(most as f32)),
+                holds: options.max_ratio.map(|most| ratio <= most),
                 ..row(format!("ratio {kind}"), result)
             });
         }
