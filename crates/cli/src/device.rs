@@ -219,3 +219,34 @@ pub(crate) fn trace(
     model.forward(&Batch { tokens, spans: &[span] }, &mut [])?;
     Ok(std::mem::take(&mut model.backend_mut().probe.layers))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_rows_change_only_what_comes_after_the_first_selection() {
+        let gguf = embedded::miniature().expect("a model");
+        let shape = Shape::from_gguf(&gguf).expect("a shape");
+        // Row `p` selects once `(p + 1) / 4` rows are more than the best `index_top_k`.
+        let first = 4 * (shape.index_top_k + 1) - 1;
+        let tokens: Vec<u32> = (0..first as u32 + 40).map(|i| i * 7919 % shape.n_vocab as u32).collect();
+        let limits = test_limits(tokens.len(), 64).expect("limits");
+        let logits = |mut model: Box<dyn Model>| {
+            let mut rows = vec![0.0; tokens.len() * shape.n_vocab];
+            for (at, (chunk, out)) in tokens.chunks(64).zip(rows.chunks_mut(64 * shape.n_vocab)).enumerate() {
+                let span = Span { slot: 0, pos: 64 * at as u32, len: chunk.len() as u32, logits: LogitRows::All };
+                model.forward(&Batch { tokens: chunk, spans: &[span] }, out).expect("a step");
+            }
+            rows
+        };
+        let own = logits(load(&gguf, limits, Precision::Default, Some(2)).expect("a model"));
+        let random =
+            |seed| logits(load_random_selection(&gguf, limits, Precision::Default, Some(2), seed).expect("a model"));
+        let (one, same, other) = (random(1), random(1), random(2));
+        let (before, after) = own.split_at(first * shape.n_vocab);
+        assert!(one[..before.len()] == *before, "nothing is selected before");
+        assert!(one[before.len()..] != *after, "something else is selected after");
+        assert!(one == same && one != other, "the seed decides");
+    }
+}
