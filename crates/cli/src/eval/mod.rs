@@ -153,12 +153,12 @@ fn open(
         return Err(usage(format!("the longest prompt and --tokens need {needed} tokens, at most {MOST_TOKENS}")));
     }
     let trained = file.shape.context;
-    let longest = plan.prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
-    if longest >= trained as usize {
-        return Err(usage(format!("a case has a prompt of {longest} tokens, the model was made for {trained}")));
-    }
     if needed > trained {
-        terminal::warn(format_args!("context of {trained} tokens instead of {needed}: long answers will be cut"));
+        let longest = plan.prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
+        terminal::warn(format_args!(
+            "the model was made for {trained} tokens, the longest prompt ({longest}) and its answer may have {needed}: \
+             long answers will be cut, and cases that do not fit not be run"
+        ));
     }
     runtime.ctx = Some(needed.min(trained));
     let gate = gate.clone();
@@ -244,8 +244,11 @@ pub(crate) fn score_suites(
     if ended? == Ending::Interrupted || interrupted {
         return Err(interrupt.ended());
     }
+    if let Some(error) = loaded.engine.failure() {
+        return Err(error.into());
+    }
     if let Some(error) = scene.board.error() {
-        bail!("a case could not be run: {error}");
+        terminal::warn(format_args!("cases that could not be run count as failed: {error}"));
     }
     Ok(report::scores(&plan, &scene.board))
 }

@@ -1,11 +1,12 @@
 //! `ds4 eval` and `ds4 check eval` on the miniature inside the program, with cases that any model passes or fails.
 
+use std::io::Write;
+
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
-use std::io::Write;
 
-use crate::program::Program;
+use crate::program::{Program, fixture};
 
 /// Two that any reply passes and one that none does.
 const CASES: &str = r#"{"id": "any", "suite": "a", "kind": "regex", "question": "Say anything.", "answer": "(?s).*"}
@@ -47,7 +48,9 @@ fn the_report_and_the_exit_code_tell_what_passed() {
 fn reasoning_that_never_closes_is_incomplete_and_a_budget_closes_it() {
     let program = program();
     let run = |more: &[&str]| {
-        let base = ["eval", "--cases", "cases.jsonl", "--questions", "1", "-n", "12", "--trace", "t.jsonl"];
+        let model = fixture("tiny/tiny-a.gguf");
+        let base =
+            ["eval", "-m", &model, "--cases", "cases.jsonl", "--questions", "1", "-n", "12", "--trace", "t.jsonl"];
         let ran = program.run(&[&base[..], more].concat());
         let trace = String::from_utf8(program.read("t.jsonl")).expect("UTF-8");
         let records: Vec<Value> = trace.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -82,6 +85,22 @@ fn a_trace_is_graded_again_without_a_model() {
     let torn = program.run(&["eval", "--regrade-trace", "torn.jsonl"]);
     assert_eq!(torn.code, 1);
     assert!(torn.err.starts_with("ds4-eval: cannot read trace: torn.jsonl: line 1: "), "{}", torn.err);
+}
+
+#[test]
+fn a_case_that_does_not_fit_is_an_error_of_its_own() {
+    let program = program();
+    let long = serde_json::json!({"id": "long", "kind": "regex", "question": "word ".repeat(40_000), "answer": ""});
+    program.write("long.jsonl", long.to_string());
+    let args = ["eval", "--cases", "cases.jsonl", "--cases", "long.jsonl", "--suite", "a,long", "-n", "4", "--nothink"];
+    let ran = program.run(&args);
+    assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("2/3 passed, 1 failed") && ran.out.contains(" error "), "{}", ran.out);
+    assert!(
+        ran.err.contains("the model was made for ") && ran.err.contains("a case could not be run: "),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
@@ -149,10 +168,10 @@ fn the_hyphenated_program_is_the_command() {
 #[test]
 fn the_check_has_a_row_and_a_bar_for_every_claim_it_was_asked_for() {
     let program = Program::new();
-    let ran = program.run(&["check", "eval", "--suite", "chat,json,perplexity", "-n", "4"]);
-    assert_eq!(ran.code, 4, "random weights pass nothing: {}{}", ran.out, ran.err);
+    let ran = program.run(&["check", "eval", "--suite", "json,perplexity", "-n", "4"]);
+    assert_eq!(ran.code, 4, "no object fits in four tokens: {}{}", ran.out, ran.err);
     let firsts: Vec<&str> = ran.out.lines().map(|line| line.split_whitespace().next().unwrap_or_default()).collect();
-    assert_eq!(firsts, ["chat", "json", "perplexity", "perplexity", "0"]);
+    assert_eq!(firsts, ["json", "perplexity", "perplexity", "0"]);
     assert!(
         ran.out.lines().next().is_some_and(|line| line.contains(">= 90%") && line.ends_with("FAIL")),
         "{}",

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::program::Program;
+use crate::program::{Program, fixture};
 
 const PATIENCE_MS: u64 = 20_000;
 
@@ -199,7 +199,8 @@ fn sigterm_leaves_a_chat_and_the_terminal_as_it_was() {
 fn evaluation(program: &Program) -> (PtySession, String) {
     let case = r#"{"id": "long", "kind": "exact", "question": "Say something long.", "answer": "x"}"#;
     program.write("cases.jsonl", format!("{case}\n"));
-    let mut session = in_a_shell(program, "eval --cases cases.jsonl -n 16000 --nothink");
+    let mut session =
+        in_a_shell(program, &format!("eval -m {} --cases cases.jsonl -n 30000 --nothink", fixture("tiny/tiny-a.gguf")));
     let (_, pid) = session.exp_regex("pid=[0-9]+").expect("a process");
     session.exp_string("\x1b[?1049h").expect("the screen is taken");
     (session, pid["pid=".len()..].to_owned())
