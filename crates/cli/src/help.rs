@@ -221,6 +221,7 @@ Runs the suites inside the program on the model, greedily, and measures it: one 
                              perplexity (held-out dialogues), speed
       --against FILE         perplexity also as a ratio to this model's
       --max-ratio F          the bar of that ratio; without it the ratio is only shown
+      --dialogues N          perplexity of the first N dialogues only
   -n, --tokens N             most tokens of a reply, default 1024
       --concurrency N        cases run side by side, default 8
   -t, --threads N; --quality

@@ -45,6 +45,8 @@ pub(super) struct Options {
     /// Another model whose perplexity is the measure of ours.
     against: Option<PathBuf>,
     max_ratio: Option<f64>,
+    /// Most dialogues that are scored.
+    dialogues: usize,
 }
 
 /// One row of the table.
@@ -91,6 +93,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
         concurrency: 8,
         against: None,
         max_ratio: None,
+        dialogues: usize::MAX,
     };
     while let Some(item) = args.next()? {
         let flag = match item {
@@ -105,6 +108,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
             "--concurrency" => options.concurrency = args.int(&flag, 1..=256)? as u32,
             "--against" => options.against = Some(args.path(&flag)?),
             "--max-ratio" => options.max_ratio = Some(f64::from(args.float(&flag, 0.0..=1000.0)?)),
+            "--dialogues" => options.dialogues = args.int(&flag, 1..=1 << 20)? as usize,
             "-t" | "--threads" => options.runtime.threads = Some(args.int(&flag, 1..=1024)? as usize),
             "--quality" => options.runtime.quality = true,
             _ => return Err(args.unknown(&flag)),

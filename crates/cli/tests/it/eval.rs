@@ -168,7 +168,7 @@ fn the_hyphenated_program_is_the_command() {
 #[test]
 fn the_check_has_a_row_and_a_bar_for_every_claim_it_was_asked_for() {
     let program = Program::new();
-    let ran = program.run(&["check", "eval", "--suite", "json,perplexity", "-n", "4"]);
+    let ran = program.run(&["check", "eval", "--suite", "json,perplexity", "-n", "4", "--dialogues", "2"]);
     assert_eq!(ran.code, 4, "no object fits in four tokens: {}{}", ran.out, ran.err);
     let firsts: Vec<&str> = ran.out.lines().map(|line| line.split_whitespace().next().unwrap_or_default()).collect();
     assert_eq!(firsts, ["json", "perplexity", "perplexity", "0"]);
@@ -186,7 +186,8 @@ fn the_check_has_a_row_and_a_bar_for_every_claim_it_was_asked_for() {
 fn a_model_against_itself_has_the_ratio_one() {
     let program = Program::new();
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/ds4-mini.gguf");
-    let args = ["check", "eval", "-m", model, "--suite", "perplexity", "--against", model, "--max-ratio", "1.03"];
+    let args = ["check", "eval", "-m", model, "--suite", "perplexity", "--dialogues", "2"];
+    let args = [&args[..], &["--against", model, "--max-ratio", "1.03"]].concat();
     let ran = program.works(&args);
     let ratios = ran.out.lines().filter(|line| line.starts_with("ratio ") && line.contains(" 1.0000 of "));
     assert_eq!(ratios.filter(|line| line.ends_with("PASS")).count(), 2, "{}", ran.out);

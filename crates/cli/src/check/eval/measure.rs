@@ -91,7 +91,8 @@ pub(super) fn perplexity(options: &Options, interrupt: &Interrupt) -> anyhow::Re
 /// Of the assistant's tokens, and of all.
 fn dialogue_nll(model: &ModelSource, options: &Options, interrupt: &Interrupt) -> anyhow::Result<[Nll; 2]> {
     let file = open_file(model, true)?;
-    let texts = dialogues()?;
+    let mut texts = dialogues()?;
+    texts.truncate(options.dialogues);
     let ids: Vec<Vec<u32>> = texts.iter().map(|dialogue| file.tokenizer.encode(&dialogue.text)).collect();
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0) as u32;
     let short = texts.iter().zip(&ids).find(|(_, ids)| ids.len() < 2);
