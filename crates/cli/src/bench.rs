@@ -56,7 +56,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
         |context| Ok(device::plan(&gguf, None, Limits { context, ..limits }, precision)?.kv),
     )?;
     let mut model = device::load(&gguf, None, limits, precision, options.threads)?;
-    let (prefill, decode) = run(&mut *model, &options)?;
+    let (prefill, decode) = measure(&mut *model, options.prompt_tokens, options.gen_tokens)?;
     drop(model);
     let speeds = Speeds {
         prefill,
@@ -92,9 +92,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
 
 /// Tokens a second of prefill and of decode. The prompt is a walk over the whole vocabulary, so that routing is not
 /// flattered by repetition.
-fn run(model: &mut dyn Model, options: &Options) -> anyhow::Result<(f64, f64)> {
+pub(crate) fn measure(model: &mut dyn Model, prompt_tokens: u32, gen_tokens: u32) -> anyhow::Result<(f64, f64)> {
     let n_vocab = model.shape().n_vocab;
-    let tokens: Vec<u32> = (0..options.prompt_tokens).map(|i| (u64::from(i) * 7919 % n_vocab as u64) as u32).collect();
+    let tokens: Vec<u32> = (0..prompt_tokens).map(|i| (u64::from(i) * 7919 % n_vocab as u64) as u32).collect();
     let mut logits = vec![0.0; n_vocab];
     let rows = model.limits().max_rows as usize;
     let started = Instant::now();
@@ -104,17 +104,17 @@ fn run(model: &mut dyn Model, options: &Options) -> anyhow::Result<(f64, f64)> {
         let span = Span { slot: 0, pos: (at * rows) as u32, len: chunk.len() as u32, logits: wanted };
         model.forward(&Batch { tokens: chunk, spans: &[span] }, out)?;
     }
-    let prefill = f64::from(options.prompt_tokens) / started.elapsed().as_secs_f64();
+    let prefill = f64::from(prompt_tokens) / started.elapsed().as_secs_f64();
     let started = Instant::now();
-    for step in 0..options.gen_tokens {
+    for step in 0..gen_tokens {
         let best = (0..n_vocab).fold(0, |best, id| if logits[id] > logits[best] { id } else { best });
         if !logits[best].is_finite() {
             bail!("logit of token {best} is {}, expected a finite number", logits[best]);
         }
-        let span = Span { slot: 0, pos: options.prompt_tokens + step, len: 1, logits: LogitRows::Last };
+        let span = Span { slot: 0, pos: prompt_tokens + step, len: 1, logits: LogitRows::Last };
         model.forward(&Batch { tokens: &[best as u32], spans: &[span] }, &mut logits)?;
     }
-    Ok((prefill, f64::from(options.gen_tokens) / started.elapsed().as_secs_f64()))
+    Ok((prefill, f64::from(gen_tokens) / started.elapsed().as_secs_f64()))
 }
 
 /// Weights that one token touches: everything but the embedding's and the hash tables' other rows and the experts that are

@@ -148,30 +148,15 @@ impl Config {
             _ if format != Format::Text => return Err(usage("JSON output is for prompts and --inspect")),
             _ => {}
         }
+        let (runtime, sampling) = (runtime(&flags), sampling(&flags));
         Ok(Self {
             action,
             model: ModelSource::resolve(flags.model, around),
-            runtime: Runtime {
-                mtp: flags.mtp,
-                ctx: flags.ctx,
-                threads: flags.threads,
-                prefill_chunk: flags.prefill_chunk,
-                quality: flags.quality,
-                warm_weights: flags.warm_weights,
-                no_lock: flags.no_lock,
-            },
+            runtime,
+            sampling,
             system: flags.system.unwrap_or_else(|| DEFAULT_SYSTEM.to_owned()),
             think: flags.think.unwrap_or(ThinkFlag::Think),
             think_budget: flags.think_budget.unwrap_or(0),
-            sampling: SamplingParams {
-                temperature: flags.temp.unwrap_or(1.0),
-                top_p: flags.top_p.unwrap_or(1.0),
-                min_p: flags.min_p.unwrap_or(0.05),
-                top_k: flags.top_k.unwrap_or(0),
-                presence_penalty: flags.presence_penalty.unwrap_or(0.0),
-                frequency_penalty: flags.frequency_penalty.unwrap_or(0.0),
-                seed: flags.seed.unwrap_or_else(time_seed),
-            },
             tokens: flags.tokens.unwrap_or(DEFAULT_TOKENS),
             raw: flags.raw,
             format,
@@ -179,6 +164,30 @@ impl Config {
             quiet: flags.quiet,
             top_k: flags.logprobs_top_k.unwrap_or(DEFAULT_TOP_K),
         })
+    }
+}
+
+pub(crate) fn runtime(flags: &Flags) -> Runtime {
+    Runtime {
+        mtp: flags.mtp.clone(),
+        ctx: flags.ctx,
+        threads: flags.threads,
+        prefill_chunk: flags.prefill_chunk,
+        quality: flags.quality,
+        warm_weights: flags.warm_weights,
+        no_lock: flags.no_lock,
+    }
+}
+
+pub(crate) fn sampling(flags: &Flags) -> SamplingParams {
+    SamplingParams {
+        temperature: flags.temp.unwrap_or(1.0),
+        top_p: flags.top_p.unwrap_or(1.0),
+        min_p: flags.min_p.unwrap_or(0.05),
+        top_k: flags.top_k.unwrap_or(0),
+        presence_penalty: flags.presence_penalty.unwrap_or(0.0),
+        frequency_penalty: flags.frequency_penalty.unwrap_or(0.0),
+        seed: flags.seed.unwrap_or_else(time_seed),
     }
 }
 

@@ -10,8 +10,8 @@ use ds4_cpu::Cpu;
 use ds4_engine::{EngineConfig, EngineHandle};
 use ds4_gguf::Gguf;
 use ds4_model::{
-    Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, Shape, Span, StreamTrace, Transformer,
-    validate_draft,
+    Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
+    Transformer, validate_draft,
 };
 use ds4_text::Tokenizer;
 
@@ -67,9 +67,35 @@ pub(crate) struct Loaded {
     pub(crate) engine: EngineHandle,
 }
 
+/// Who sits at the engine, beside what the user chooses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seats {
+    /// Requests evaluated together.
+    pub(crate) slots: u32,
+    /// Attend to rows drawn at random with this seed instead of those the indexer selects (measurements only).
+    pub(crate) random_selection: Option<u64>,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self { slots: 1, random_selection: None }
+    }
+}
+
 impl Loaded {
     pub(crate) fn open(file: ModelFile, runtime: &Runtime, quiet: bool) -> anyhow::Result<Self> {
-        let limits = limits(&file.shape, runtime)?;
+        Self::open_with(file, runtime, Seats::default(), quiet, |model| model)
+    }
+
+    /// As `open`, for several requests side by side; `wrap` may put something around the model.
+    pub(crate) fn open_with(
+        file: ModelFile,
+        runtime: &Runtime,
+        seats: Seats,
+        quiet: bool,
+        wrap: impl FnOnce(Box<dyn Model>) -> Box<dyn Model>,
+    ) -> anyhow::Result<Self> {
+        let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
         let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
         let draft = runtime.mtp.as_deref().map(|path| open_draft(path, &file.shape)).transpose()?;
         let draft = draft.as_ref();
@@ -86,8 +112,13 @@ impl Loaded {
                 .flatten()
                 .for_each(|gguf| memory::warm(gguf, threads(runtime.threads)));
         }
-        let model = load(&file.gguf, draft, limits, precision, runtime.threads)?;
-        let engine = EngineHandle::start(model, Arc::clone(&file.tokenizer), EngineConfig::default())?;
+        let model = match seats.random_selection {
+            Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed)?,
+            None => load(&file.gguf, draft, limits, precision, runtime.threads)?,
+        };
+        let default = EngineConfig::default();
+        let config = EngineConfig { queue: default.queue.max(2 * seats.slots as usize), ..default };
+        let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
         Ok(Self { file, engine })
     }
 }
@@ -156,6 +187,21 @@ pub(crate) fn load(
     Ok(ds4_cpu::load_with_draft(gguf, draft, limits, options(precision, threads))?)
 }
 
+/// The model with the indexer's choice replaced by a random one.
+fn load_random_selection(
+    gguf: &Gguf,
+    draft: Option<&Gguf>,
+    limits: Limits,
+    precision: Precision,
+    threads: Option<usize>,
+    seed: u64,
+) -> anyhow::Result<Box<dyn Model>> {
+    let shape = Shape::from_gguf(gguf)?;
+    let cpu = Cpu::new(&shape, options(precision, threads))?;
+    let probed = Probed::new(cpu, RandomSelect::new(shape.index_top_k, seed));
+    Ok(Box::new(Transformer::new(probed, gguf, draft, limits, precision.numerics())?))
+}
+
 fn options(precision: Precision, threads: Option<usize>) -> ds4_cpu::Options {
     ds4_cpu::Options { threads: self::threads(threads), numerics: precision.numerics() }
 }
@@ -191,4 +237,36 @@ pub(crate) fn trace(
     let span = Span { slot: 0, pos: 0, len: tokens.len() as u32, logits: LogitRows::None };
     model.forward(&Batch { tokens, spans: &[span] }, &mut [])?;
     Ok(std::mem::take(&mut model.backend_mut().probe.layers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_rows_change_only_what_comes_after_the_first_selection() {
+        let gguf = embedded::miniature().expect("a model");
+        let shape = Shape::from_gguf(&gguf).expect("a shape");
+        // Row `p` selects once `(p + 1) / 4` rows are more than the best `index_top_k`.
+        let first = 4 * (shape.index_top_k + 1) - 1;
+        let tokens: Vec<u32> = (0..first as u32 + 40).map(|i| i * 7919 % shape.n_vocab as u32).collect();
+        let limits = test_limits(tokens.len(), 64).expect("limits");
+        let logits = |mut model: Box<dyn Model>| {
+            let mut rows = vec![0.0; tokens.len() * shape.n_vocab];
+            for (at, (chunk, out)) in tokens.chunks(64).zip(rows.chunks_mut(64 * shape.n_vocab)).enumerate() {
+                let span = Span { slot: 0, pos: 64 * at as u32, len: chunk.len() as u32, logits: LogitRows::All };
+                model.forward(&Batch { tokens: chunk, spans: &[span] }, out).expect("a step");
+            }
+            rows
+        };
+        let own = logits(load(&gguf, None, limits, Precision::Default, Some(2)).expect("a model"));
+        let random = |seed| {
+            logits(load_random_selection(&gguf, None, limits, Precision::Default, Some(2), seed).expect("a model"))
+        };
+        let (one, same, other) = (random(1), random(1), random(2));
+        let (before, after) = own.split_at(first * shape.n_vocab);
+        assert!(one[..before.len()] == *before, "nothing is selected before");
+        assert!(one[before.len()..] != *after, "something else is selected after");
+        assert!(one == same && one != other, "the seed decides");
+    }
 }

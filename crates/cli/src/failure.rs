@@ -25,6 +25,11 @@ pub(crate) struct Interrupted {
 #[error("checks failed")]
 pub(crate) struct ChecksFailed;
 
+/// An evaluation ran and its result is not what it should be, which its own report already says: exit code 4.
+#[derive(Debug, thiserror::Error)]
+#[error("cases failed")]
+pub(crate) struct CasesFailed;
+
 /// A usage error without a hint.
 pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Usage { message: message.into(), hint: None }.into()
@@ -49,23 +54,26 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
-/// Exit code of an error, and the lines it leaves on standard error.
-pub(crate) fn verdict(error: &anyhow::Error) -> (u8, Vec<String>) {
+/// Exit code of an error, and the lines it leaves on standard error in the name of `program`.
+pub(crate) fn verdict(error: &anyhow::Error, program: &str) -> (u8, Vec<String>) {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
         return (interrupted.code, Vec::new());
     }
     if error.is::<ChecksFailed>() {
         return (1, Vec::new());
     }
+    if error.is::<CasesFailed>() {
+        return (4, Vec::new());
+    }
     if is_closed_pipe(error) {
         return (0, Vec::new());
     }
     if let Some(usage) = error.downcast_ref::<Usage>() {
-        let mut lines = vec![format!("ds4: {}", usage.message)];
+        let mut lines = vec![format!("{program}: {}", usage.message)];
         lines.extend(usage.hint.map(str::to_owned));
         return (2, lines);
     }
-    (if error.chain().any(is_device) { 3 } else { 1 }, vec![format!("ds4: {}", one_line(error))])
+    (if error.chain().any(is_device) { 3 } else { 1 }, vec![format!("{program}: {}", one_line(error))])
 }
 
 fn is_device(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -99,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_usage_error_exits_with_two_and_shows_its_hint() {
-        let (code, lines) = verdict(&usage_hint("unknown option: --x", "try 'ds4 --help'"));
+        let (code, lines) = verdict(&usage_hint("unknown option: --x", "try 'ds4 --help'"), "ds4");
         assert_eq!(code, 2);
         assert_eq!(lines, ["ds4: unknown option: --x", "try 'ds4 --help'"]);
     }
@@ -107,19 +115,19 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_a_quiet_success() {
         let error = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot write");
-        assert_eq!(verdict(&error), (0, Vec::new()));
+        assert_eq!(verdict(&error, "ds4"), (0, Vec::new()));
     }
 
     #[test]
     fn a_cause_that_was_already_told_is_not_repeated() {
         let cause = ds4_gguf::Error::Io { file: "m".to_owned(), source: io::Error::from_raw_os_error(2) };
         let error = anyhow::Error::new(cause).context("cannot open model");
-        assert_eq!(verdict(&error).1, ["ds4: cannot open model: m: No such file or directory"]);
+        assert_eq!(verdict(&error, "ds4").1, ["ds4: cannot open model: m: No such file or directory"]);
     }
 
     #[test]
     fn causes_are_joined_without_errno_numbers() {
         let error = anyhow::Error::new(io::Error::from_raw_os_error(2)).context("cannot open file: a");
-        assert_eq!(verdict(&error), (1, vec!["ds4: cannot open file: a: No such file or directory".to_owned()]));
+        assert_eq!(verdict(&error, "ds4"), (1, vec!["ds4: cannot open file: a: No such file or directory".to_owned()]));
     }
 }

@@ -154,7 +154,7 @@ impl Flags {
         true
     }
 
-    fn runtime(&mut self, name: &str, args: &mut Args) -> anyhow::Result<bool> {
+    pub(crate) fn runtime(&mut self, name: &str, args: &mut Args) -> anyhow::Result<bool> {
         match name {
             "-m" | "--model" => self.model = Some(args.path(name)?),
             "--mtp" => self.mtp = Some(args.path(name)?),
@@ -198,7 +198,7 @@ impl Flags {
         Ok(true)
     }
 
-    fn sampling(&mut self, name: &str, args: &mut Args) -> anyhow::Result<bool> {
+    pub(crate) fn sampling(&mut self, name: &str, args: &mut Args) -> anyhow::Result<bool> {
         match name {
             "-n" | "--tokens" => self.tokens = Some(args.int(name, 1..=u32::MAX as u64)? as u32),
             "--temp" => self.temp = Some(args.float(name, 0.0..=100.0)?),

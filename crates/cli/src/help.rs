@@ -28,7 +28,7 @@ const SHORT: &str = "\
 usage: ds4 [OPTIONS]                    chat in a terminal
        ds4 [OPTIONS] -p TEXT            answer one prompt
        ds4 [OPTIONS] < FILE             answer the prompt on standard input
-       ds4 COMMAND [OPTIONS]            synth, check, logits, compare, bench: see ds4 COMMAND --help
+       ds4 COMMAND [OPTIONS]            synth, check, logits, compare, bench, eval: see ds4 COMMAND --help
 
   -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
   -p, --prompt TEXT      one prompt; - reads standard input
@@ -38,7 +38,8 @@ usage: ds4 [OPTIONS]                    chat in a terminal
   -n, --tokens N         most tokens of an answer (default 50000)
       --think, --think-max, --nothink
       --json, --stream-json, --hide-thinking, --quiet, --raw
-  -h, --help [TOPIC]     topics: runtime, sampling, thinking, commands, diagnostics, benchmark, all
+  -h, --help [TOPIC]     topics: runtime, sampling, thinking, commands, diagnostics, benchmark, evaluation,
+                         all
       --version
 ";
 
@@ -49,10 +50,11 @@ const TOPICS: &[(&str, &str)] = &[
     ("commands", COMMANDS),
     ("diagnostics", DIAGNOSTICS),
     ("benchmark", BENCH),
+    ("evaluation", EVAL),
 ];
 
 /// Topics of other parts of the family.
-const LATER: &[&str] = &["steering", "kv-cache", "api", "sessions", "tools", "evaluation"];
+const LATER: &[&str] = &["steering", "kv-cache", "api", "sessions", "tools"];
 
 const RUNTIME: &str = "\
 runtime
@@ -135,6 +137,7 @@ Writes a model file with random weights.
 
 pub(crate) const CHECK: &str = "\
 usage: ds4 check KIND FILE... [OPTIONS]
+       ds4 check eval [OPTIONS]         what the model can do: see ds4 check eval --help
 
 Compares this program with recorded truth; prints the first differences and a last line 'N passed, N failed'.
 KIND
@@ -175,4 +178,53 @@ Prefill and decode speed, beside the memory bandwidth of the same machine.
   -t, --threads N
       --quality              float32 cache rows: more memory, closest to the reference
       --json
+";
+
+pub(crate) const EVAL: &str = "\
+usage: ds4 eval [-m MODEL] [OPTIONS]     (also ds4-eval)
+
+Runs cases through the same path as users' requests and grades the answers. On a terminal it has a screen of its own.
+CASES
+      --cases FILE           JSON lines, plain or gzip, instead of the cases inside; may be repeated
+      --suite NAME[,NAME]    only these suites
+      --case-sequence LIST   numbers from 1, ranges and ids, in this order: 3,1,5-7,tools-0007
+      --questions N          the first N of them
+      --list-cases           print them and end
+RUN
+  -n, --tokens N             most tokens of a reply, default 16000; the context is sized from it and the longest prompt
+      --think, --nothink     for cases that leave it open (default --think)
+      --temp F               default 0; --seed, --top-p, --min-p, --top-k and penalties: see --help sampling
+      --repeat N             every case N times with seeds that follow one another; prints pass@1 and its standard error
+      --retry-incomplete     a case whose reasoning never closed gets a second run with twice the tokens
+      --concurrency N        cases run side by side, default 1
+      --soft-limit-reply-budget N      in the last N tokens </think> is taken once it ranks high (default 1024, at most half
+                                       of --tokens)
+      --soft-limit-think-close-rank N  that rank, default 3
+      --hard-limit-reply-budget N      with N tokens left </think> is forced (default 512, at most a quarter of --tokens)
+  -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock: see --help runtime
+OUTPUT
+      --plain                lines instead of the screen
+      --pause-ms N           rest between two cases on the screen, default 350
+      --trace FILE           everything as JSON lines: prompts, replies, grades
+      --regrade-trace FILE   grade the replies of a trace again; needs no model
+      --json FILE            the report as an object
+      --self-test-extractors examine the grader and end
+Keys: Up and Down select, Enter runs the selected case next, p pauses, s skips, q stops and reports, Ctrl+C twice ends.
+Exit code: 0 all passed, 4 some did not, 1 error, 2 usage, 130 interrupted.
+";
+
+pub(crate) const CHECK_EVAL: &str = "\
+usage: ds4 check eval [-m MODEL] [OPTIONS]
+
+Runs the suites inside the program on the model, greedily, and measures it: one table with a bar for each claim.
+      --suite NAME[,NAME]    only these: chat, thinking, arithmetic, order, tools, tool-result, json, retrieval-1k,
+                             retrieval-4k, retrieval-16k; selection (retrieval with random rows instead of the indexer's),
+                             perplexity (held-out dialogues), speed
+      --against FILE         perplexity also as a ratio to this model's
+      --max-ratio F          the bar of that ratio; without it the ratio is only shown
+      --dialogues N          perplexity of the first N dialogues only
+  -n, --tokens N             most tokens of a reply, default 1024
+      --concurrency N        cases run side by side, default 8
+  -t, --threads N; --quality
+Exit code: 0 if every bar holds, 4 if one does not, 1 error, 2 usage, 130 interrupted.
 ";

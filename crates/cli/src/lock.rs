@@ -1,6 +1,6 @@
 //! One model process per device and user. Owns the advisory lock and the line in it that tells who holds it.
 //!
-//! Only conversations with a model from a file take it: they hold gigabytes and every core for as long as they run. The
+//! Only conversations and evaluations with a model from a file take it: they hold gigabytes and every core for as long as they run. The
 //! miniature inside the program is small enough to run beside anything, and the tools are not worth refusing: looking at a
 //! file or its tokens touches no weight, and checks, dumped logits and benchmarks are short runs that their user starts side
 //! by side on purpose.
@@ -25,7 +25,12 @@ pub(crate) struct Lock {
 impl Lock {
     /// The lock a conversation needs, if it needs one. A folder that cannot be written to has no locks and asks for none.
     pub(crate) fn for_conversation(config: &Config) -> anyhow::Result<Self> {
-        let wanted = matches!(config.model, ModelSource::File(_)) && !config.runtime.no_lock;
+        Self::for_model(&config.model, config.runtime.no_lock)
+    }
+
+    /// The same for a long run with a model.
+    pub(crate) fn for_model(model: &ModelSource, no_lock: bool) -> anyhow::Result<Self> {
+        let wanted = matches!(model, ModelSource::File(_)) && !no_lock;
         let file = if wanted { file().and_then(|path| open(path).ok()) } else { None };
         let Some(mut file) = file else { return Ok(Self { _file: None }) };
         match file.try_lock() {

@@ -99,7 +99,7 @@ impl Repl {
 
     /// What failed is said and the conversation goes on, unless there is nobody or nothing left to go on with.
     fn survive(&self, error: anyhow::Error) -> anyhow::Result<()> {
-        let (code, lines) = crate::failure::verdict(&error);
+        let (code, lines) = crate::failure::verdict(&error, "ds4");
         if code == 0 || code == 3 || self.loaded.engine.failure().is_some() {
             return Err(error);
         }

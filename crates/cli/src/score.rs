@@ -123,7 +123,7 @@ fn encode(
 }
 
 /// Log-probabilities of the ids from position `from` on.
-fn score(
+pub(crate) fn score(
     engine: &EngineHandle,
     interrupt: &Interrupt,
     tokens: Vec<u32>,

@@ -3,8 +3,12 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::style::ResetColor;
+use ratatui::crossterm::terminal::LeaveAlternateScreen;
 
 /// One line on standard error. A closed standard error is nobody's problem.
 pub(crate) fn note(line: impl fmt::Display) {
@@ -28,6 +32,22 @@ pub(crate) fn show(out: &mut dyn Write, text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
+/// Whether a program has the whole screen.
+static SCREEN: AtomicBool = AtomicBool::new(false);
+
+/// The whole screen is taken (or not any more), with raw input: what `leave_screen` has to undo.
+pub(crate) fn screen_taken(taken: bool) {
+    SCREEN.store(taken, Ordering::SeqCst);
+}
+
+/// Gives the screen back if it is taken: cursor, colours, what stood there before. Safe from any thread, any number of times.
+pub(crate) fn leave_screen() {
+    if SCREEN.swap(false, Ordering::SeqCst) {
+        let _ = ratatui::crossterm::execute!(io::stdout(), ResetColor, LeaveAlternateScreen, Show);
+        let _ = ratatui::crossterm::terminal::disable_raw_mode();
+    }
+}
+
 /// Line settings of the terminal on standard input, to be put back by whoever ends the program while an editor holds it.
 #[derive(Clone)]
 pub(crate) struct Settings(#[cfg(unix)] Option<rustix::termios::Termios>);
@@ -41,6 +61,7 @@ impl Settings {
     }
 
     pub(crate) fn restore(&self) {
+        leave_screen();
         #[cfg(unix)]
         if let Some(saved) = &self.0 {
             let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, saved);

@@ -9,7 +9,7 @@ use ds4_text::{Delta, Detokenizer, DsmlTracker, SamplingState, StreamParser, Tok
 use crate::handle::Sink;
 use crate::sampler::rank;
 use crate::stop::StopFilter;
-use crate::{Event, Request, Result, Sampler, StopReason, Timings, TokenLogprobs, Usage};
+use crate::{ClosedBy, Event, Request, Result, Sampler, StopReason, Timings, TokenLogprobs, Usage};
 
 /// One running request.
 pub(crate) struct Generation {
@@ -102,7 +102,7 @@ impl Generation {
         if self.usage.completion >= self.limit.0 {
             return Ok(Flow::Stop(self.limit.1.clone()));
         }
-        let id = self.choose(logits)?;
+        let (id, forced) = self.choose(logits)?;
         self.clock.first.get_or_insert_with(Instant::now);
         let logprobs = match self.request.logprobs {
             Some(top) => Some(TokenLogprobs::of(logits, id, top)?),
@@ -114,6 +114,10 @@ impl Generation {
         let listening = self.events.send(Event::Token { id, reasoning: reasoning && !is_eos, logprobs });
         if is_eos && !self.request.ignore_eos {
             return Ok(Flow::Stop(StopReason::EndOfTurn));
+        }
+        if reasoning && id == special.think_end {
+            let by = forced.unwrap_or(ClosedBy::Itself);
+            self.events.send(Event::ReasoningClosed { by, rank: rank(logits, id) });
         }
         self.usage.completion += 1;
         self.usage.reasoning += u32::from(reasoning);
@@ -155,35 +159,38 @@ impl Generation {
         self.events.fail(error);
     }
 
-    /// The id to go on with: forced where a budget says so, else drawn.
-    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+    /// The id to go on with, and what forced it: a limit of the reasoning, else nothing.
+    fn choose(&mut self, logits: &[f32]) -> Result<(u32, Option<ClosedBy>)> {
         let think_end = self.tokenizer.special().think_end;
         if self.parser.in_reasoning() {
-            let close = match self.pressure() {
-                Pressure::None => false,
-                Pressure::Soft => rank(logits, think_end) < SOFT_RANK,
-                Pressure::Hard => true,
+            let forced = match self.pressure() {
+                Pressure::Soft { among } if rank(logits, think_end) < among => Some(ClosedBy::Soft),
+                Pressure::Hard => Some(ClosedBy::Hard),
+                Pressure::Soft { .. } | Pressure::None => None,
             };
-            if close {
+            if forced.is_some() {
                 self.sampler.count(think_end);
-                return Ok(think_end);
+                return Ok((think_end, forced));
             }
         }
         let greedy = self.request.tools_offered && self.tracker.state() == SamplingState::Greedy;
-        self.sampler.sample(logits, greedy)
+        Ok((self.sampler.sample(logits, greedy)?, None))
     }
 
-    /// How much the reasoning has to end (server.md 5.4).
+    /// How much the reasoning has to end (server.md 5.4). A limit on tokens that leaves no room for reasoning at all beside
+    /// the reply's forced part does not force it: there is nothing to make room for.
     fn pressure(&self) -> Pressure {
-        let Request { think_budget_tokens: budget, reply_reserve: reserve, .. } = self.request;
+        let Request { think_budget_tokens: budget, reply_budget: reply, .. } = self.request;
         let spent = self.usage.reasoning;
         let left = self.limit.0 - self.usage.completion;
-        let reserved = reserve > 0 && self.limit.0 >= reserve.saturating_mul(2);
         let over = budget.saturating_add((budget / 4).min(1024));
-        if (budget > 0 && spent >= over) || (reserved && left <= reserve) {
+        let reserved = self.limit.0 > reply.hard;
+        if (budget > 0 && spent >= over) || (reserved && left <= reply.hard) {
             Pressure::Hard
-        } else if (budget > 0 && spent >= budget) || (reserved && left <= reserve.saturating_mul(2)) {
-            Pressure::Soft
+        } else if budget > 0 && spent >= budget {
+            Pressure::Soft { among: SOFT_RANK }
+        } else if reserved && left <= reply.soft {
+            Pressure::Soft { among: reply.rank }
         } else {
             Pressure::None
         }
@@ -243,10 +250,12 @@ impl Clock {
 enum Pressure {
     None,
     /// Close as soon as the model nearly would.
-    Soft,
+    Soft {
+        among: u32,
+    },
     /// Close.
     Hard,
 }
 
-/// `</think>` is taken under soft pressure if fewer ids than this come before it.
+/// Under a spent budget `</think>` is taken if fewer ids than this come before it.
 const SOFT_RANK: u32 = 3;

@@ -26,9 +26,8 @@ pub struct Request {
     /// Reasoning tokens after which `</think>` is taken as soon as it is among the three best, and a quarter more (at
     /// most 1,024) after which it is forced (server.md 5.4). 0: no budget.
     pub think_budget_tokens: u32,
-    /// Tokens of `max_tokens` kept for the answer: reasoning is closed softly when twice as many are left and by force
-    /// when this many are (server.md 5.4). 0: none.
-    pub reply_reserve: u32,
+    /// Tokens of `max_tokens` kept for the answer. None by default.
+    pub reply_budget: ReplyBudget,
     /// Tools were offered: calls are parsed, their syntax is drawn greedily, and a closed block ends the turn.
     pub tools_offered: bool,
     /// Go on after end-of-sentence (measurements only).
@@ -51,7 +50,7 @@ impl Request {
             stop: Vec::new(),
             thinking: false,
             think_budget_tokens: 0,
-            reply_reserve: 0,
+            reply_budget: ReplyBudget::default(),
             tools_offered: false,
             ignore_eos: false,
             logprobs: None,
@@ -61,8 +60,30 @@ impl Request {
     }
 }
 
-/// What a request reports, in this order: `Prefill` at least once, then per generated token its `Token` and the `Delta`s
-/// it releases, and last exactly one of `Done` and `Failed`.
+/// When reasoning has to make room for the answer (cli.md 7, server.md 5.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyBudget {
+    /// With this many tokens left `</think>` is taken as soon as it is among the `rank` best. 0: never.
+    pub soft: u32,
+    /// How good `</think>` has to be under the soft limit: 1 is the best token only.
+    pub rank: u32,
+    /// With this many tokens left `</think>` is forced. 0: never.
+    pub hard: u32,
+}
+
+/// What closed the reasoning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// The model.
+    Itself,
+    /// A limit under which a good enough `</think>` was taken.
+    Soft,
+    /// A limit that forced it.
+    Hard,
+}
+
+/// What a request reports, in this order: `Prefill` at least once, then per generated token its `Token`, for the token that
+/// closes the reasoning a `ReasoningClosed`, and the `Delta`s it releases, and last exactly one of `Done` and `Failed`.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Progress through the prompt.
@@ -82,6 +103,13 @@ pub enum Event {
         reasoning: bool,
         /// Present when the request asked for it.
         logprobs: Option<TokenLogprobs>,
+    },
+    /// The token just reported is the `</think>` that ends the reasoning.
+    ReasoningClosed {
+        /// What took it.
+        by: ClosedBy,
+        /// Ids that came before it in the logits.
+        rank: u32,
     },
     /// A piece of output.
     Delta(Delta),

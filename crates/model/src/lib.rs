@@ -26,7 +26,7 @@ pub use draft::{DraftEmbedWeights, DraftWeights, draft_specs, validate_draft};
 pub use error::{Error, Result};
 pub use kv::{Cache, Compressed, DraftKv, IndexRows, KvLayout, LayerKv, Numerics, Rows, visible_rows};
 pub use model::{Limits, MemoryPlan, Model};
-pub use probe::{Probe, Probed, StreamTrace};
+pub use probe::{Probe, Probed, RandomSelect, StreamTrace};
 pub use rope::RopeTables;
 pub use shape::{HC, RopeParams, Shape};
 pub use transformer::Transformer;

@@ -1,18 +1,22 @@
-//! A backend that looks at another one and copies what its stages wrote. Wraps from outside, so the model text
-//! has no hook for it.
+//! A backend that looks at another one: copies what its stages wrote, or puts something else in its place. Wraps from
+//! outside, so the model text has no hook for it.
 
+use std::collections::BTreeSet;
+
+use bytemuck::Zeroable;
 use ds4_gguf::Tensor;
 
 use crate::{
     AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights,
     HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows,
-    Stage, Step,
+    Stage, Step, StepRow, visible_rows,
 };
 
 /// What to do behind each stage.
 pub trait Probe<B: Backend>: Send {
-    /// Called after a stage with the buffer it wrote last and the rows of the step.
-    fn after(&mut self, backend: &mut B, stage: Stage, out: &B::Buffer, rows: usize) -> Result<()>;
+    /// Called after a stage with its step and the buffer it wrote last. What the probe writes there is what later stages
+    /// read.
+    fn after(&mut self, backend: &mut B, stage: Stage, step: &Step<B::Buffer>, out: &mut B::Buffer) -> Result<()>;
 }
 
 /// `B`, probed by `P`. Steps are never replayed, so that every stage is seen.
@@ -47,9 +51,9 @@ impl StreamTrace {
 }
 
 impl<B: Backend> Probe<B> for StreamTrace {
-    fn after(&mut self, backend: &mut B, stage: Stage, out: &B::Buffer, rows: usize) -> Result<()> {
+    fn after(&mut self, backend: &mut B, stage: Stage, step: &Step<B::Buffer>, out: &mut B::Buffer) -> Result<()> {
         if stage == Stage::Experts {
-            let mut values = vec![0f32; rows * self.width];
+            let mut values = vec![0f32; step.n * self.width];
             backend.read(out, 0, bytemuck::cast_slice_mut(&mut values))?;
             self.layers[self.next].extend(values);
             self.next = (self.next + 1) % self.n_layer;
@@ -57,6 +61,63 @@ impl<B: Backend> Probe<B> for StreamTrace {
         Ok(())
     }
 }
+
+/// Replaces the indexer's choice by as many visible rows drawn at random: what a model that makes use of its indexer
+/// cannot do without. Rows that see no more than they may attend to keep everything.
+#[derive(Debug)]
+pub struct RandomSelect {
+    top_k: usize,
+    state: u64,
+}
+
+impl RandomSelect {
+    /// For a model that selects `top_k` rows; equal seeds draw equal rows for equal steps.
+    pub fn new(top_k: usize, seed: u64) -> RandomSelect {
+        RandomSelect { top_k, state: seed }
+    }
+
+    /// `top_k` different rows of `0..visible`, ascending (Floyd's algorithm).
+    fn draw(&mut self, visible: u32) -> Vec<u32> {
+        let mut chosen = BTreeSet::new();
+        for last in visible - self.top_k as u32..visible {
+            let row = (self.next() % u64::from(last + 1)) as u32;
+            if !chosen.insert(row) {
+                chosen.insert(last);
+            }
+        }
+        chosen.into_iter().collect()
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+impl<B: Backend> Probe<B> for RandomSelect {
+    fn after(&mut self, backend: &mut B, stage: Stage, step: &Step<B::Buffer>, out: &mut B::Buffer) -> Result<()> {
+        if stage != Stage::Select {
+            return Ok(());
+        }
+        let mut rows = vec![StepRow::zeroed(); step.n];
+        backend.read(&step.rows, 0, bytemuck::cast_slice_mut(&mut rows))?;
+        for (i, row) in rows.iter().enumerate() {
+            let visible = visible_rows(row.pos, INDEXED_RATIO);
+            if visible as usize > self.top_k {
+                let drawn = self.draw(visible);
+                backend.write(out, 4 * i * self.top_k, bytemuck::cast_slice(&drawn))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Layers with an indexer compress this many positions into a row (model.md 7).
+const INDEXED_RATIO: u32 = 4;
 
 impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
     type Buffer = B::Buffer;
@@ -84,7 +145,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
 
     fn embed(&mut self, step: &Step<B::Buffer>, table: &B::Weight, streams: &mut B::Buffer) -> Result<()> {
         self.inner.embed(step, table, streams)?;
-        self.probe.after(&mut self.inner, Stage::Embed, streams, step.n)
+        self.probe.after(&mut self.inner, Stage::Embed, step, streams)
     }
 
     fn hc_pre(
@@ -96,7 +157,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         mix: &mut B::Buffer,
     ) -> Result<()> {
         self.inner.hc_pre(step, w, streams, x, mix)?;
-        self.probe.after(&mut self.inner, Stage::HcPre, x, step.n)
+        self.probe.after(&mut self.inner, Stage::HcPre, step, x)
     }
 
     fn project(
@@ -108,7 +169,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         window: &mut Rows<B::Buffer>,
     ) -> Result<()> {
         self.inner.project(step, w, x, low, window)?;
-        self.probe.after(&mut self.inner, Stage::Project, &low.q, step.n)
+        self.probe.after(&mut self.inner, Stage::Project, step, &mut low.q)
     }
 
     fn query(
@@ -119,7 +180,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         q: &mut Queries<B::Buffer>,
     ) -> Result<()> {
         self.inner.query(step, w, low, q)?;
-        self.probe.after(&mut self.inner, Stage::Query, &q.heads, step.n)
+        self.probe.after(&mut self.inner, Stage::Query, step, &mut q.heads)
     }
 
     fn compress(
@@ -130,7 +191,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         out: &mut Compressed<B::Buffer>,
     ) -> Result<()> {
         self.inner.compress(step, w, low, out)?;
-        self.probe.after(&mut self.inner, Stage::Compress, &out.rows.data, step.n)
+        self.probe.after(&mut self.inner, Stage::Compress, step, &mut out.rows.data)
     }
 
     fn select(
@@ -142,7 +203,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         selected: &mut B::Buffer,
     ) -> Result<()> {
         self.inner.select(step, low, q, rows, selected)?;
-        self.probe.after(&mut self.inner, Stage::Select, selected, step.n)
+        self.probe.after(&mut self.inner, Stage::Select, step, selected)
     }
 
     fn attend(
@@ -155,7 +216,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         heads: &mut B::Buffer,
     ) -> Result<()> {
         self.inner.attend(step, sinks, q, kv, selected, heads)?;
-        self.probe.after(&mut self.inner, Stage::Attend, heads, step.n)
+        self.probe.after(&mut self.inner, Stage::Attend, step, heads)
     }
 
     fn attn_output(
@@ -167,7 +228,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         streams: &mut B::Buffer,
     ) -> Result<()> {
         self.inner.attn_output(step, w, heads, mix, streams)?;
-        self.probe.after(&mut self.inner, Stage::AttnOutput, streams, step.n)
+        self.probe.after(&mut self.inner, Stage::AttnOutput, step, streams)
     }
 
     fn route(
@@ -178,7 +239,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         routing: &mut Routing<B::Buffer>,
     ) -> Result<()> {
         self.inner.route(step, w, x, routing)?;
-        self.probe.after(&mut self.inner, Stage::Route, &routing.weights, step.n)
+        self.probe.after(&mut self.inner, Stage::Route, step, &mut routing.weights)
     }
 
     fn experts(
@@ -191,7 +252,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         streams: &mut B::Buffer,
     ) -> Result<()> {
         self.inner.experts(step, w, x, routing, mix, streams)?;
-        self.probe.after(&mut self.inner, Stage::Experts, streams, step.n)
+        self.probe.after(&mut self.inner, Stage::Experts, step, streams)
     }
 
     fn head(
@@ -203,7 +264,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         logits: &mut B::Buffer,
     ) -> Result<()> {
         self.inner.head(step, w, output, streams, logits)?;
-        self.probe.after(&mut self.inner, Stage::Head, logits, step.n)
+        self.probe.after(&mut self.inner, Stage::Head, step, logits)
     }
 
     fn keep_streams(
@@ -213,7 +274,7 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         hidden: &mut Rows<B::Buffer>,
     ) -> Result<()> {
         self.inner.keep_streams(step, streams, hidden)?;
-        self.probe.after(&mut self.inner, Stage::KeepStreams, &hidden.data, step.n)
+        self.probe.after(&mut self.inner, Stage::KeepStreams, step, &mut hidden.data)
     }
 
     fn draft_embed(
@@ -225,6 +286,26 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         streams: &mut B::Buffer,
     ) -> Result<()> {
         self.inner.draft_embed(step, w, table, hidden, streams)?;
-        self.probe.after(&mut self.inner, Stage::DraftEmbed, streams, step.n)
+        self.probe.after(&mut self.inner, Stage::DraftEmbed, step, streams)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_rows_are_different_visible_ascending_and_not_always_the_same() {
+        let mut random = RandomSelect::new(64, 1);
+        let draws: Vec<Vec<u32>> = (0..50).map(|_| random.draw(100)).collect();
+        for rows in &draws {
+            assert_eq!(rows.len(), 64);
+            assert!(rows.is_sorted_by(|a, b| a < b) && rows[63] < 100, "{rows:?}");
+        }
+        assert!(draws.windows(2).all(|pair| pair[0] != pair[1]));
+        let mut hits = [0; 100];
+        draws.iter().flatten().for_each(|&row| hits[row as usize] += 1);
+        assert!(hits.iter().all(|&n| n > 10), "every row has its chance: {hits:?}");
+        assert_eq!(RandomSelect::new(64, 1).draw(100), draws[0]);
     }
 }

@@ -1,6 +1,7 @@
 //! `ds4 check`: this program against recorded truth. Owns the command line, the counting and the report; each kind reads
-//! its own files. A file that cannot be read is an error, never a pass, and so is a run without a single case.
+//! its own files, and `eval`, which needs none, has a command line of its own. A file that cannot be read is an error, never a pass, and so is a run without a single case.
 
+mod eval;
 mod logits;
 mod parse;
 mod render;
@@ -58,6 +59,10 @@ impl Report<'_> {
 }
 
 pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut words = words.peekable();
+    if words.next_if(|word| word == "eval").is_some() {
+        return eval::main(words, out);
+    }
     let Some((kind, options)) = parse_args(words)? else { return terminal::show(out, help::CHECK) };
     let mut report = Report { out, passed: 0, failed: 0 };
     for file in &options.files {
@@ -88,7 +93,7 @@ fn parse_args(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<(S
                 let name = word.to_string_lossy().into_owned();
                 if !["tokenizer", "render", "parse", "logits"].contains(&name.as_str()) {
                     return Err(usage(format!(
-                        "unknown kind of check: {name}: expected tokenizer, render, parse or logits"
+                        "unknown kind of check: {name}: expected tokenizer, render, parse, logits or eval"
                     )));
                 }
                 kind = Some(name);
@@ -103,7 +108,7 @@ fn parse_args(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<(S
             },
         }
     }
-    let kind = kind.ok_or_else(|| usage("check needs a kind: tokenizer, render, parse or logits"))?;
+    let kind = kind.ok_or_else(|| usage("check needs a kind: tokenizer, render, parse, logits or eval"))?;
     if options.files.is_empty() {
         return Err(usage("check needs at least one file"));
     }

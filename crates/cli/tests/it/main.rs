@@ -2,6 +2,7 @@
 
 mod checks;
 mod diagnostics;
+mod eval;
 mod lock;
 mod one_shot;
 mod program;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::program::Program;
+use crate::program::{Program, fixture};
 
 const PATIENCE_MS: u64 = 20_000;
 
@@ -192,5 +192,40 @@ fn sigterm_leaves_a_chat_and_the_terminal_as_it_was() {
     session.exp_string("ds4> ").expect("a prompt");
     let sent = Command::new("kill").args(["-s", "TERM", &pid["pid=".len()..]]).status();
     assert!(sent.expect("kill").success());
+    leaves_the_terminal_whole(&mut session, 143);
+}
+
+/// An evaluation with a screen of its own whose one case goes on for long.
+fn evaluation(program: &Program) -> (PtySession, String) {
+    let case = r#"{"id": "long", "kind": "exact", "question": "Say something long.", "answer": "x"}"#;
+    program.write("cases.jsonl", format!("{case}\n"));
+    let mut session =
+        in_a_shell(program, &format!("eval -m {} --cases cases.jsonl -n 30000 --nothink", fixture("tiny/tiny-a.gguf")));
+    let (_, pid) = session.exp_regex("pid=[0-9]+").expect("a process");
+    session.exp_string("\x1b[?1049h").expect("the screen is taken");
+    (session, pid["pid=".len()..].to_owned())
+}
+
+#[test]
+fn q_ends_an_evaluation_with_its_report() {
+    let program = Program::new();
+    let (mut session, _) = evaluation(&program);
+    session.send("q").expect("sent");
+    session.flush().expect("flushed");
+    session.exp_string("\x1b[?1049l").expect("the screen is given back");
+    session.exp_string("ds4-eval: 0/1 passed, 0 failed, runtime").expect("a report");
+    session.exp_string("stopped").expect("a table");
+    leaves_the_terminal_whole(&mut session, 4);
+}
+
+#[test]
+fn sigterm_ends_an_evaluation_and_gives_the_screen_back() {
+    let program = Program::new();
+    let (mut session, pid) = evaluation(&program);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
+    assert!(sent.expect("kill").success());
+    session.exp_string("\x1b[?1049l").expect("the screen is given back");
+    session.exp_string("ds4-eval: 0/1 passed, 0 failed, runtime").expect("a report");
     leaves_the_terminal_whole(&mut session, 143);
 }

@@ -5,17 +5,25 @@ use crate::program::Program;
 #[test]
 fn help_goes_to_standard_output_and_topics_are_known() {
     let program = Program::new();
-    for args in
-        [&["--help"][..], &["-h"], &["synth", "--help"], &["check", "-h"], &["logits", "-h"], &["compare", "-h"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &["synth", "--help"],
+        &["check", "-h"],
+        &["logits", "-h"],
+        &["compare", "-h"],
+        &["eval", "-h"],
+        &["check", "eval", "-h"],
+    ] {
         let ran = program.works(args);
         assert!(ran.out.starts_with("usage: ds4") && ran.err.is_empty(), "{args:?}: {}", ran.out);
     }
-    for topic in ["steering", "kv-cache", "api", "sessions", "tools", "evaluation"] {
+    for topic in ["steering", "kv-cache", "api", "sessions", "tools"] {
         let ran = program.works(&["--help", topic]);
         assert_eq!((ran.out, ran.err), (format!("{topic}: not in this build\n"), String::new()));
     }
     assert!(program.works(&["--help", "benchmark"]).out.starts_with("usage: ds4 bench"));
+    assert!(program.works(&["--help", "evaluation"]).out.starts_with("usage: ds4 eval"));
     for topic in ["runtime", "sampling", "thinking", "commands", "diagnostics"] {
         assert!(program.works(&["--help", topic]).out.starts_with(topic), "{topic}");
     }
@@ -75,7 +83,7 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         (&["--json", "--stream-json", "-p", "a"], "ds4: --json and --stream-json cannot be combined\n"),
         (
             &["check", "nonsense", "f"],
-            "ds4: unknown kind of check: nonsense: expected tokenizer, render, parse or logits\n",
+            "ds4: unknown kind of check: nonsense: expected tokenizer, render, parse, logits or eval\n",
         ),
         (&["check", "parse"], "ds4: check needs at least one file\n"),
         (&["synth"], "ds4: synth needs a file to write: ds4 synth OUT\n"),

@@ -4,8 +4,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ds4_engine::{
-    Cancel, EngineConfig, EngineHandle, Error, Event, Request, SamplingParams, ScoreEvent, ScoreRequest, StopReason,
-    TokenLogprobs, Want,
+    Cancel, ClosedBy, EngineConfig, EngineHandle, Error, Event, ReplyBudget, Request, SamplingParams, ScoreEvent,
+    ScoreRequest, StopReason, TokenLogprobs, Want,
 };
 use ds4_model::{Limits, LogitRows};
 use ds4_text::{DsmlTracker, SamplingState, ToolCallKind};
@@ -280,9 +280,27 @@ fn a_spent_budget_closes_the_reasoning() {
     assert_eq!(outcome.usage().reasoning as usize, at + 1);
     let free = generate(&engine, &prompt, |r| (r.thinking, r.max_tokens) = (true, 60));
     assert_eq!((free.thinking.len(), free.text.len()), (60, 0));
-    let reserved = generate(&engine, &prompt, |r| (r.thinking, r.reply_reserve, r.max_tokens) = (true, 10, 60));
-    let at = reserved.ids.iter().position(|&id| id == think_end).unwrap();
-    assert!((40..=50).contains(&at), "{at}");
+    assert_eq!((outcome.closed.len(), free.closed.len()), (1, 0));
+}
+
+#[test]
+fn a_reply_budget_closes_the_reasoning_and_tells_how() {
+    let prompt = encode("<think>");
+    let think_end = TOKENIZER.special().think_end;
+    let engine = scripted(prompt.len(), byte_ids(&"x".repeat(100)), |_| 50.0);
+    let with = |soft, rank, hard| {
+        let outcome = generate(&engine, &prompt, |r| {
+            (r.thinking, r.max_tokens, r.reply_budget) = (true, 60, ReplyBudget { soft, rank, hard });
+        });
+        (outcome.ids.iter().position(|&id| id == think_end), outcome.closed.first().map(|(by, _)| *by))
+    };
+    assert_eq!(with(20, 320, 10), (Some(40), Some(ClosedBy::Soft)), "any rank will do");
+    assert_eq!(with(20, 1, 10), (Some(50), Some(ClosedBy::Hard)), "never the best token");
+    assert_eq!(with(20, 1, 0), (None, None));
+    assert_eq!(with(100, 320, 60), (None, None), "nothing but the reply would fit");
+    let own = scripted(prompt.len(), [byte_ids("xx"), vec![think_end], byte_ids("y")].concat(), |_| 50.0);
+    let outcome = generate(&own, &prompt, |r| (r.thinking, r.max_tokens) = (true, 4));
+    assert_eq!(outcome.closed, [(ClosedBy::Itself, 0)]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ds4_engine::{
-    CheckpointPolicy, Delta, EngineConfig, EngineHandle, Error, Event, Request, StopReason, Timings, TokenLogprobs,
-    ToolCallDelta, Usage,
+    CheckpointPolicy, ClosedBy, Delta, EngineConfig, EngineHandle, Error, Event, Request, StopReason, Timings,
+    TokenLogprobs, ToolCallDelta, Usage,
 };
 use ds4_gguf::Gguf;
 use ds4_model::Limits;
@@ -68,6 +68,7 @@ pub(crate) struct Outcome {
     pub(crate) calls: Vec<ToolCallDelta>,
     pub(crate) logprobs: Vec<TokenLogprobs>,
     pub(crate) prefill: Vec<(u32, u32, u32)>,
+    pub(crate) closed: Vec<(ClosedBy, u32)>,
     pub(crate) end: Result<(StopReason, Usage, Timings), Error>,
 }
 
@@ -101,6 +102,7 @@ pub(crate) fn collect(events: &Receiver<Event>) -> Outcome {
         calls: Vec::new(),
         logprobs: Vec::new(),
         prefill: Vec::new(),
+        closed: Vec::new(),
         end: Err(Error::Cancelled),
     };
     loop {
@@ -110,6 +112,7 @@ pub(crate) fn collect(events: &Receiver<Event>) -> Outcome {
                 out.ids.push(id);
                 out.logprobs.extend(logprobs);
             }
+            Event::ReasoningClosed { by, rank } => out.closed.push((by, rank)),
             Event::Delta(Delta::Thinking(text)) => out.thinking += &text,
             Event::Delta(Delta::Text(text)) => out.text += &text,
             Event::Delta(Delta::ToolCall(call)) => out.calls.push(call),
