@@ -23,6 +23,7 @@ mod logprobs;
 mod memory;
 mod printer;
 mod progress;
+mod quantize;
 mod repl;
 mod run;
 mod score;
@@ -55,6 +56,7 @@ fn run(out: &mut dyn Write) -> anyhow::Result<()> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let rest = words.iter().skip(1).cloned();
     match words.first().and_then(|word| word.to_str()) {
+        Some("quantize") => quantize::main(rest, out),
         Some("synth") => synth::main(rest, out),
         Some("check") => check::main(rest, out),
         Some("logits") => logits::main(rest, out),

@@ -8,6 +8,7 @@
 
 mod backend;
 mod batch;
+mod draft;
 mod error;
 mod kv;
 mod model;
@@ -20,6 +21,7 @@ mod workspace;
 
 pub use backend::{Backend, Stage};
 pub use batch::{Batch, GraphKey, LogitRows, NO_LOGITS, SlotId, Span, Step, StepRow};
+pub use draft::draft_specs;
 pub use error::{Error, Result};
 pub use kv::{Compressed, IndexRows, KvLayout, LayerKv, Numerics, Rows, visible_rows};
 pub use model::{Limits, MemoryPlan, Model};

@@ -1,8 +1,8 @@
-//! What a synthetic file is made from. Owns the choice of storage types (GGUF spec section 4) and the list of tensors of
-//! both kinds of file; the numbers of a shape are `ds4-model`'s.
+//! What a synthetic file is made from. Owns the choice of storage types (GGUF spec section 4); the lists of
+//! tensors and the numbers of a shape are `ds4-model`'s.
 
-use ds4_gguf::{DType, Dims};
-use ds4_model::{Class, HC, Shape, TensorSpec, tensor_specs};
+use ds4_gguf::DType;
+use ds4_model::{Class, Shape, TensorSpec, draft_specs, tensor_specs};
 
 use crate::vocabulary::Tokens;
 
@@ -95,7 +95,7 @@ impl Recipe {
 
     /// The file's tensors with their types, in file order.
     pub(crate) fn tensors(&self) -> Vec<(TensorSpec, DType)> {
-        let specs = if self.mtp { mtp_specs(&self.shape) } else { tensor_specs(&self.shape) };
+        let specs = if self.mtp { draft_specs(&self.shape) } else { tensor_specs(&self.shape) };
         let dtype = |class| if self.mtp { mtp_dtype(class) } else { self.quant.dtype(class) };
         specs.into_iter().map(|spec| (dtype(spec.class), spec)).map(|(dtype, spec)| (spec, dtype)).collect()
     }
@@ -160,26 +160,4 @@ fn mtp_dtype(class: Class) -> DType {
         Class::ExpertGateUp | Class::ExpertDown => DType::Q4K,
         _ => DType::F32,
     }
-}
-
-/// A draft block is a layer without compression, routed by score, and what joins it to the main model.
-fn mtp_specs(shape: &Shape) -> Vec<TensorSpec> {
-    let n = shape.n_embd as u64;
-    let own = [
-        ("e_proj", Dims::from([n, n]), Class::AttnProj),
-        ("h_proj", Dims::from([n, n]), Class::AttnProj),
-        ("enorm", Dims::from([n]), Class::Norm),
-        ("hnorm", Dims::from([n]), Class::Norm),
-        ("norm", Dims::from([n]), Class::Norm),
-        ("hc_head_fn", Dims::from([HC as u64 * n, HC as u64]), Class::HcFn),
-        ("hc_head_scale", Dims::from([1]), Class::HcScale),
-        ("hc_head_base", Dims::from([HC as u64]), Class::HcBase),
-    ];
-    let own = own.map(|(name, dims, class)| TensorSpec { name: format!("mtp.0.{name}.weight"), dims, class });
-    let block = Shape { n_layer: 1, ratios: vec![0], n_hash_layer: 0, ..shape.clone() };
-    let layer = tensor_specs(&block).into_iter().filter_map(|spec| {
-        let name = format!("mtp.0.{}", spec.name.strip_prefix("blk.0.")?);
-        Some(TensorSpec { name, ..spec })
-    });
-    own.into_iter().chain(layer).collect()
 }
