@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Elements that one piece of a large matrix has at most, unless a row has more.
-const PIECE: u64 = 1 << 24;
+const PIECE: u64 = 1 << 22;
 
 /// What to write.
 #[derive(Clone, Debug)]

@@ -25,7 +25,7 @@ use crate::{
 type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
 
 /// What a stop may cost: pieces finished within this time are converted again.
-const NOTE_EVERY: Duration = Duration::from_secs(5);
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// What a writer found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod diagnostics;
 mod lock;
 mod one_shot;
 mod program;
+mod quantize;
 mod sampling;
 #[cfg(unix)]
 mod signals;

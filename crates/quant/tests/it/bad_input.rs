@@ -8,6 +8,9 @@ use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, Format, options};
 
+/// What happens to a saved checkpoint.
+type Damage = fn(&Checkpoint);
+
 /// What is wrong, and what the message has to say.
 type Case<'a> = (&'a str, Box<dyn Fn(&mut Checkpoint)>, &'a str);
 
@@ -141,7 +144,6 @@ fn configurations_that_describe_no_model() {
 #[test]
 fn files_that_are_missing_cut_or_no_json() {
     let shard = "model-00002-of-00002.safetensors";
-    type Damage = fn(&Checkpoint);
     let cases: [(&str, Damage, &str); 10] = [
         (
             "no index",
@@ -201,11 +203,11 @@ fn files_that_are_missing_cut_or_no_json() {
     let whole = fs::read(c.path(shard)).expect("a shard");
     for length in [1, 7, 8, 100, 5000, whole.len() / 2, whole.len() - 1] {
         fs::write(c.path(shard), &whole[..length]).expect("written");
-        let message = c.convert(&options(Target::Q4)).err().expect("refused").to_string();
+        let message = c.convert(&options(Target::Q4)).expect_err("refused").to_string();
         assert!(message.contains(shard), "cut at {length}: {message}");
     }
     fs::write(c.path(shard), [&whole[..], b"x"].concat()).expect("written");
-    let message = c.convert(&options(Target::Q4)).err().expect("refused").to_string();
+    let message = c.convert(&options(Target::Q4)).expect_err("refused").to_string();
     assert!(message.contains("where its last tensor ends"), "{message}");
 }
 

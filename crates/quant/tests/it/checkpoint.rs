@@ -191,7 +191,7 @@ impl Checkpoint {
         let scales: Vec<u8> = (0..rows * columns / 32).map(|_| 117 + (self.random() % 4) as u8).collect();
         let codes: Vec<u8> = (0..rows * columns / 2).map(|_| self.random() as u8).collect();
         let value = |i: usize| {
-            let code = if i % 2 == 0 { codes[i / 2] & 15 } else { codes[i / 2] >> 4 };
+            let code = if i.is_multiple_of(2) { codes[i / 2] & 15 } else { codes[i / 2] >> 4 };
             let sign = if code >= 8 { -1.0 } else { 1.0 };
             sign * MAGNITUDES[usize::from(code & 7)] * f32::powi(2.0, i32::from(scales[i / 32]) - 127)
         };

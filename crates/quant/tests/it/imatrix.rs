@@ -7,8 +7,11 @@ use ds4_quant::{Options, Target, blocks};
 
 use crate::checkpoint::{Checkpoint, EXPERTS, Format, options};
 
+/// Name, calls and values.
+type Entry = (String, i32, Vec<f32>);
+
 /// A `.dat` file; `trailer` is its chunk count and data set.
-fn imatrix(entries: &[(String, i32, Vec<f32>)], trailer: Option<(i32, &str)>) -> Vec<u8> {
+fn imatrix(entries: &[Entry], trailer: Option<(i32, &str)>) -> Vec<u8> {
     let mut out = (entries.len() as i32).to_le_bytes().to_vec();
     for (name, calls, values) in entries {
         out.extend((name.len() as i32).to_le_bytes());
@@ -29,7 +32,7 @@ fn packed(e: usize, i: usize) -> f32 {
     1.0 + ((e * 7 + i * 13) % 29) as f32
 }
 
-fn entries() -> Vec<(String, i32, Vec<f32>)> {
+fn entries() -> Vec<Entry> {
     let values: Vec<f32> = (0..EXPERTS as usize).flat_map(|e| (0..256).map(move |i| 2.0 * packed(e, i))).collect();
     let name = |layer: u32, part: &str| format!("blk.{layer}.ffn_{part}_exps.weight");
     (0..3).flat_map(|layer| ["gate", "up", "down"].map(|part| (name(layer, part), 2, values.clone()))).collect()
@@ -99,15 +102,15 @@ fn damaged_files_are_refused_in_one_line() {
     let c = Checkpoint::new(Format::F16);
     c.save();
     let good = imatrix(&entries(), Some((9, "talk")));
-    let changed = |change: &dyn Fn(&mut Vec<(String, i32, Vec<f32>)>)| {
+    let changed = |change: fn(&mut Vec<Entry>)| {
         let mut all = entries();
         change(&mut all);
         imatrix(&all, None)
     };
-    let twice = changed(&|all| all.push(all[0].clone()));
-    let short = changed(&|all| all[0].2.truncate(100));
-    let nan = changed(&|all| all[0].2[3] = f32::NAN);
-    let negative = changed(&|all| all[0].2[3] = -1.0);
+    let twice = changed(|all| all.push(all[0].clone()));
+    let short = changed(|all| all[0].2.truncate(100));
+    let nan = changed(|all| all[0].2[3] = f32::NAN);
+    let negative = changed(|all| all[0].2[3] = -1.0);
     for (bytes, says) in [
         (Vec::new(), "entry count: found the end of the file"),
         (good[..good.len() - 2].to_vec(), "data set name: found the end of the file"),
