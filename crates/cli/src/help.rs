@@ -28,7 +28,7 @@ const SHORT: &str = "\
 usage: ds4 [OPTIONS]                    chat in a terminal
        ds4 [OPTIONS] -p TEXT            answer one prompt
        ds4 [OPTIONS] < FILE             answer the prompt on standard input
-       ds4 COMMAND [OPTIONS]            synth, check, logits, compare, bench, eval: see ds4 COMMAND --help
+       ds4 COMMAND [OPTIONS]            quantize, synth, check, logits, compare, bench, eval: see ds4 COMMAND --help
 
   -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
   -p, --prompt TEXT      one prompt; - reads standard input
@@ -133,6 +133,28 @@ Writes a model file with random weights.
   -t, --threads N            default: all
       --sparse               weights are holes in the file: right size, all zero
       --quiet                no progress bar
+";
+
+pub(crate) const QUANTIZE: &str = "\
+usage: ds4 quantize FOLDER OUT [OPTIONS]
+       ds4 quantize FOLDER --compare-tensor NAME --with FILE.gguf [--imatrix FILE]
+
+Converts a Hugging Face checkpoint (safetensors, config.json, tokenizer.json or tokenizer.json.gz) to a model file. Stopped or
+out of space, it leaves OUT.part and OUT.part.journal; the same command continues them, a changed checkpoint or recipe starts
+again.
+      --quant NAME           f16, q8, q4, mxfp4 or q2: the routed experts' type (default q4); f16 is for every matrix
+      --mtp                  write the draft block's support file instead of the main model
+      --type FAMILY=TYPE     another type for a family: embedding, output, attention, shared, compressor, indexer, router,
+                             hc, gate-up, down; f32, f16, bf16, q8_0, q4_k, q2_k, iq2_xxs or mxfp4; may be repeated
+      --tensor PREFIX=TYPE   another type for matrices whose name begins so, such as blk.37.ffn_; may be repeated
+      --imatrix FILE         importance of columns (.dat), for q4_k, q2_k and iq2_xxs
+      --imatrix-strict       a tensor without an entry is an error, not converted without
+      --name TEXT            general.name
+      --dry-run              check everything but the weights, print what would be written
+      --compare-tensor NAME  convert one tensor to the type it has in another file and compare the bytes
+      --with FILE            that file
+  -t, --threads N            default: all
+      --quiet                no progress
 ";
 
 pub(crate) const CHECK: &str = "\

@@ -25,6 +25,7 @@ mod logprobs;
 mod memory;
 mod printer;
 mod progress;
+mod quantize;
 mod repl;
 mod run;
 mod score;
@@ -67,6 +68,7 @@ fn start(words: Vec<OsString>) -> ExitCode {
 fn run(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
     let rest = words.iter().skip(1).cloned();
     match words.first().and_then(|word| word.to_str()) {
+        Some("quantize") => quantize::main(rest, out),
         Some("synth") => synth::main(rest, out),
         Some("check") => check::main(rest, out),
         Some("logits") => logits::main(rest, out),

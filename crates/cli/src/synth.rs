@@ -114,7 +114,7 @@ fn recipe(options: &Options) -> anyhow::Result<Recipe> {
 }
 
 /// On a terminal only: elsewhere a bar is noise.
-fn bar(quiet: bool) -> ProgressBar {
+pub(crate) fn bar(quiet: bool) -> ProgressBar {
     let bar = ProgressBar::no_length();
     if quiet || !io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());

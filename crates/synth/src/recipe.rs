@@ -1,5 +1,5 @@
-//! What a synthetic file is made from. Owns the choice of storage types (GGUF spec section 4) and the list of tensors of
-//! both kinds of file; the numbers of a shape are `ds4-model`'s.
+//! What a synthetic file is made from. Owns the choice of storage types (GGUF spec section 4); the lists of
+//! tensors and the numbers of a shape are `ds4-model`'s.
 
 use ds4_gguf::DType;
 use ds4_model::{Class, Shape, TensorSpec, draft_specs, tensor_specs};

@@ -6,6 +6,7 @@ mod eval;
 mod lock;
 mod one_shot;
 mod program;
+mod quantize;
 mod sampling;
 #[cfg(unix)]
 mod signals;
