@@ -1,0 +1,207 @@
+"""Training documents: whole conversations of mixed turns, rendered with the official template.
+
+`make(seed, max_tokens)` and `make_retrieval(seed, n_tokens)` are pure functions of their arguments.
+"""
+
+import random
+
+from render import render
+from tasks import arith, chat, exam, order, retrieval, structured, tools
+
+# Characters in one token of the pruned vocabulary, measured on this corpus (see vocab.py); on the safe side.
+CHARS_PER_TOKEN = 3.6
+RETRIEVAL_CHARS = 4.25
+_TOOLS_TEXT = "You have access to tools. Use them when they help."
+_TURN_OVERHEAD = 20
+
+
+class Draft:
+    """A conversation under construction with its remaining space in characters."""
+
+    def __init__(self, rng: random.Random, split: str, space: float):
+        self.rng, self.split, self.space = rng, split, space
+        self.messages: list = []
+        self.thinking = rng.random() < 0.5
+        self.kept = rng.random() < 0.4
+
+    def cost(self, messages: list) -> int:
+        """Characters that messages take in the rendered text, approximately and rather too many."""
+        total = 0
+        for message in messages:
+            total += len(message.get("content") or "") + _TURN_OVERHEAD
+            if self.thinking:
+                total += len(message.get("reasoning_content") or "")
+            for call in message.get("tool_calls", ()):
+                function = call["function"]
+                total += 110 + len(function["arguments"]) + len(function["name"])
+                total += 50 * function["arguments"].count('": ')
+        return total
+
+    def add(self, messages: list) -> bool:
+        """Appends complete turns if they fit."""
+        cost = self.cost(messages)
+        if cost > self.space:
+            return False
+        self.space -= cost
+        self.messages += messages
+        return True
+
+    def add_turns(self, turns: list) -> bool:
+        """Appends several turns as far as they fit; true when all did."""
+        return all(self.add(turn.messages()) for turn in turns)
+
+    def system(self, text: str | None, **extra) -> None:
+        """Puts a system message in front."""
+        if text is not None or extra:
+            message = {"role": "system", "content": text or "", **extra}
+            self.messages.insert(0, message)
+            self.space -= len(text or "")
+
+    def text(self) -> str:
+        """The rendered conversation."""
+        effort = None
+        if self.thinking:
+            style = self.rng.random()
+            effort = "max" if style < 0.03 else "max-0731" if style < 0.045 else None
+        return render(self.messages, "thinking" if self.thinking else "chat", not self.kept, effort)
+
+
+def _turn_group(rng: random.Random, split: str, persona: chat.Persona) -> list:
+    """One or a few turns of an ability other than tools."""
+    style = rng.random()
+    if style < 0.30:
+        return [arith.any_turn(rng, split)]
+    if style < 0.56:
+        return [order.any_turn(rng, split)]
+    if style < 0.61:
+        return retrieval.table(rng, split)
+    if style < 0.65:
+        return retrieval.told(rng, split)
+    if style < 0.72:
+        return chat.about_user(rng, split, persona)
+    if style < 0.78:
+        return [structured.turn_plain(rng, split)]
+    return [chat.any_turn(rng, split, persona)]
+
+
+def mixed(draft: Draft) -> None:
+    """Turns of all abilities but tools."""
+    rng = draft.rng
+    persona = chat.Persona(rng)
+    draft.system(persona.text)
+    if rng.random() < 0.01:
+        draft.add(persona.shape(chat.not_told(rng)).messages())
+    elif rng.random() < 0.15:
+        draft.add(persona.shape(chat.small_talk(rng, persona)).messages())
+    tries = 0
+    while tries < 2 and draft.space > 150:
+        turns = [persona.shape(turn) for turn in _turn_group(rng, draft.split, persona)]
+        if not draft.add_turns(turns):
+            tries += 1
+
+
+def exams(draft: Draft) -> None:
+    """Questions with a last line `Answer: X`, each under the fixed system line."""
+    rng = draft.rng
+    if rng.random() < 0.85:
+        draft.system(exam.SYSTEM)
+    while draft.add(exam.any_turn(rng, draft.split).messages()):
+        pass
+
+
+def with_format(draft: Draft) -> None:
+    """JSON answers under a response format."""
+    rng = draft.rng
+    first, form = structured.turn_formatted(rng, draft.split)
+    text = rng.choice((None, None, "You are a helpful assistant.", "Extract the data.", "Answer in JSON."))
+    draft.system(text, response_format=form)
+    draft.space -= 120 + len(str(form))
+    draft.add(first.messages())
+    while draft.add(structured.turn_for(rng, draft.split, form).messages()):
+        pass
+
+
+def with_tools(draft: Draft) -> None:
+    """A conversation with tools: mostly calls, and some turns that need none."""
+    rng = draft.rng
+    room = (draft.space - 1230) / 270
+    count = max(1, min(6, int(rng.random() * room) + 1))
+    session = tools.Session(rng, draft.split, count, 4 if room > 2 else 3)
+    offered = session.openai()
+    persona = chat.Persona(rng)
+    persona.tone = ""
+    text = rng.choice((persona.text, persona.text, None, _TOOLS_TEXT))
+    if text != persona.text:
+        persona.name, persona.greeting = None, chat.GREETINGS["English"][0]
+    draft.system(text, tools=offered)
+    draft.space -= 820 + int(0.95 * len(str(offered)))
+    if rng.random() < 0.8:
+        draft.add(session.call_turn()[0])
+    tries = 0
+    while tries < 4 and draft.space > 150:
+        if not draft.add(_tool_group(rng, draft.split, session, persona)):
+            tries += 1
+    if not any("tool_calls" in message for message in draft.messages):
+        draft.add(session.call_turn(False)[0])
+
+
+def _tool_group(rng: random.Random, split: str, session: tools.Session, persona: chat.Persona) -> list:
+    style = rng.random()
+    if style < 0.74:
+        return session.call_turn()[0]
+    if style < 0.79:
+        return session.missing_turn()
+    if style < 0.86:
+        return session.unfit_turn().messages()
+    if style < 0.875:
+        return session.list_turn().messages()
+    if style < 0.95 or session.calculates:
+        return chat.any_turn(rng, split, persona).messages()
+    return arith.simple(rng, split).messages()
+
+
+def reading(draft: Draft) -> None:
+    """A short text with questions about it."""
+    rng = draft.rng
+    persona = chat.Persona(rng)
+    persona.tone = ""
+    draft.system(persona.text)
+    size = rng.randint(250, max(300, int(draft.space * 0.7)))
+    while not draft.add_turns(retrieval.session(rng, draft.split, size, rng.randint(2, 8))) and len(draft.messages) < 3:
+        size //= 2
+
+
+_PLAN = ((0.42, with_tools), (0.52, reading), (0.60, exams), (0.65, with_format), (1.0, mixed))
+
+
+def draft(rng: random.Random, split: str, max_tokens: int) -> Draft:
+    """A finished conversation of at most about `max_tokens` tokens."""
+    while True:
+        made = Draft(rng, split, max_tokens * CHARS_PER_TOKEN)
+        style = rng.random()
+        for bound, plan in _PLAN:
+            if style < bound:
+                plan(made)
+                break
+        if any(message["role"] == "assistant" for message in made.messages):
+            return made
+
+
+def make(seed: int, max_tokens: int = 512, split: str = "train") -> str:
+    """One rendered document. Deterministic; complete turns only; on average a tenth shorter than asked."""
+    return draft(random.Random(seed * 2 + (split == "eval")), split, max_tokens).text()
+
+
+def make_retrieval(seed: int, n_tokens: int, split: str = "train") -> str:
+    """A long document of about `n_tokens` tokens that ends in 20 to 60 question turns (fewer below 2000 tokens)."""
+    rng = random.Random(seed * 2 + 1_000_003 + (split == "eval"))
+    made = Draft(rng, split, 1e9)
+    made.thinking = rng.random() < 0.35
+    count = max(4, min(60, rng.randint(n_tokens // 120, n_tokens // 60)))
+    turn_size = 150 if made.thinking and made.kept else 105
+    size = max(400, int(n_tokens * RETRIEVAL_CHARS - count * turn_size))
+    if rng.random() < 0.3:
+        made.system(chat.Persona(rng).text)
+    made.add_turns(retrieval.session(rng, split, size, count))
+    return made.text()
+

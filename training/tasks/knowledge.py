@@ -1,0 +1,133 @@
+"""The small knowledge base: question and answer pairs with several wordings."""
+
+import random
+
+import words as w
+
+from .base import Turn, upper_first
+
+
+def _capital(rng: random.Random) -> tuple:
+    country, city = rng.choice(list(w.CAPITALS.items()))
+    if rng.random() < 0.75:
+        ask = rng.choice(("What is the capital of {}?", "what is the capital of {}", "capital of {}?", "Tell me the capital of {}.",
+                          "Which city is the capital of {}?", "Do you know the capital of {}?"))  # fmt: skip
+        return ask.format(country), f"The capital of {country} is {city}.", city, [c for c in w.CAPITALS.values() if c != city]
+    ask = rng.choice(("In which country is {}?", "{} is the capital of which country?", "Where is {}?"))
+    return ask.format(city), f"{city} is in {country}.", country, [c for c in w.CAPITALS if c != country]
+
+
+def _sound(rng: random.Random) -> tuple:
+    animal, sound = rng.choice(list(w.SOUNDS.items()))
+    named = w.article(animal)
+    ask = rng.choice(("What sound does {} make?", "What does {} say?", "which sound does {} make", "How does {} sound?"))
+    return ask.format(named), f"{upper_first(named)} says {sound}.", sound, [s for s in w.SOUNDS.values() if s != sound]
+
+
+def _legs(rng: random.Random) -> tuple:
+    animal, legs = rng.choice(list(w.LEGS.items()))
+    named = w.article(animal)
+    ask = rng.choice(("How many legs does {} have?", "how many legs has {}", "How many legs has {}?"))
+    text = f"{upper_first(named)} has {legs} legs." if legs else f"{upper_first(named)} has no legs."
+    return ask.format(named), text, str(legs), [str(n) for n in (0, 2, 4, 6, 8) if n != legs]
+
+
+def _color(rng: random.Random) -> tuple:
+    thing, color = rng.choice(list(w.THING_COLORS.items()))
+    ask = rng.choice(("What color is {}?", "what color is {}", "Which color does {} have?", "What is the color of {}?"))
+    return ask.format(thing), f"{upper_first(thing)} is {color}.", color, [c for c in w.COLORS if c != color]
+
+
+def _opposite(rng: random.Random) -> tuple:
+    a, b = rng.choice(w.OPPOSITES)
+    if rng.random() < 0.5 and b not in ("short", "old"):
+        a, b = b, a
+    ask = rng.choice(("What is the opposite of {}?", "opposite of {}?", "what is the opposite of {}", "Tell me the opposite of {}."))
+    words = [word for pair in w.OPPOSITES for word in pair if word not in (a, b)]
+    return ask.format(a), f"The opposite of {a} is {b}.", b, words
+
+
+def _plural(rng: random.Random) -> tuple:
+    one, many = rng.choice(list(w.PLURALS.items()))
+    ask = rng.choice(("What is the plural of {}?", "plural of {}?", "what is the plural of {}", 'Tell me the plural of "{}".'))
+    return ask.format(one), f"The plural of {one} is {many}.", many, [m for m in w.PLURALS.values() if m != many]
+
+
+def _sequence(rng: random.Random) -> tuple:
+    names, unit = (w.DAYS, "day") if rng.random() < 0.55 else (w.MONTHS, "month")
+    i = rng.randrange(len(names))
+    after = rng.random() < 0.6
+    found = names[(i + (1 if after else -1)) % len(names)]
+    word = "after" if after else "before"
+    ask = rng.choice(("Which {u} comes {w} {n}?", "What {u} is {w} {n}?", "what comes {w} {n}?", "Which {u} is {w} {n}?"))
+    others = [n for n in names if n != found]
+    return ask.format(u=unit, w=word, n=names[i]), f"{found} comes {word} {names[i]}.", found, others
+
+
+def _ordinal(rng: random.Random) -> tuple:
+    i = rng.randrange(12)
+    month = w.MONTHS[i]
+    places = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+    ask = rng.choice(("Which month is the {} month?", "What is the {} month of the year?", "the {} month?"))
+    return ask.format(places[i]), f"The {places[i]} month is {month}.", month, [m for m in w.MONTHS if m != month]
+
+
+def _size(rng: random.Random) -> tuple:
+    a, b = rng.sample(range(len(w.SIZES)), 2)
+    bigger = rng.random() < 0.6
+    found = w.SIZES[max(a, b) if bigger else min(a, b)]
+    first, second = w.article(w.SIZES[a]), w.article(w.SIZES[b])
+    word = rng.choice(("bigger", "larger") if bigger else ("smaller",))
+    ask = rng.choice(("Which is {w}, {a} or {b}?", "What is {w}: {a} or {b}?", "Is {a} or {b} {w}?"))
+    return ask.format(w=word, a=first, b=second), f"{upper_first(w.article(found))} is {word}.", found, [w.SIZES[a], w.SIZES[b]]
+
+
+_COUNTS = [
+    ("days are in a week", "A week has 7 days.", 7), ("months are in a year", "A year has 12 months.", 12),
+    ("hours are in a day", "A day has 24 hours.", 24), ("minutes are in an hour", "An hour has 60 minutes.", 60),
+    ("seconds are in a minute", "A minute has 60 seconds.", 60), ("legs does a person have", "A person has 2 legs.", 2),
+    ("eyes do you need to see", "I have no eyes, but a person has 2.", 2), ("fingers are on a hand", "A hand has 5 fingers.", 5),
+    ("wheels does a car have", "A car has 4 wheels.", 4), ("sides does a triangle have", "A triangle has 3 sides.", 3),
+]  # fmt: skip
+
+
+def _amount(rng: random.Random) -> tuple:
+    text, answer, number = rng.choice(_COUNTS)
+    others = [str(n) for n in (2, 3, 4, 5, 7, 10, 12, 24, 30, 60) if n != number]
+    return rng.choice(("How many {}?", "how many {}", "how many {}?")).format(text), answer, str(number), others
+
+
+_ALL = (_capital, _capital, _capital, _sound, _legs, _color, _opposite, _plural, _sequence, _ordinal, _size, _amount)
+
+
+def fact(rng: random.Random) -> tuple:
+    """(question, sentence, short answer, wrong answers of the same kind)."""
+    return rng.choice(_ALL)(rng)
+
+
+def turn(rng: random.Random, split: str) -> Turn:
+    """A plain question."""
+    ask, answer, short, _ = fact(rng)
+    if rng.random() < 0.12:
+        ask = ask.lower()
+    shown = [short] if short != "0" else ["no legs"]
+    return Turn(ask, answer, rng.choice((f"I know this: {short}.", f"It is {short}.")), shown)
+
+
+# A few plain facts that people try first, and questions about common things.
+_THINGS = [
+    ("the sun", "The sun is a star."), ("a dog", "A dog is an animal."), ("an apple", "An apple is a fruit."),
+    ("water", "Water is something to drink."), ("a car", "A car is a thing to drive."), ("a book", "A book is a thing to read."),
+    ("the moon", "The moon goes around the earth."), ("a tree", "A tree is a big plant."), ("a bird", "A bird is an animal that can fly."),
+    ("a computer", "A computer is a machine that can calculate."), ("a number", "A number is a thing to count with."),
+    ("a friend", "A friend is a person you like."), ("bread", "Bread is food."), ("a chair", "A chair is a thing to sit on."),
+    ("a hammer", "A hammer is a tool."), ("the sea", "The sea is a lot of salt water."), ("snow", "Snow is cold and white."),
+    ("a cat", "A cat is an animal."), ("a city", "A city is a place where many people live."), ("milk", "Milk is something to drink."),
+]  # fmt: skip
+
+
+def thing(rng: random.Random, split: str) -> Turn:
+    """What something is."""
+    name, answer = rng.choice(_THINGS)
+    text = rng.choice(("What is {}?", "what is {}", "Tell me what {} is.", "Do you know what {} is?", "what is {}?"))
+    return Turn(text.format(name), answer, f"The user asks about {name}.", [answer])
