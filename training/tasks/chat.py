@@ -81,7 +81,7 @@ _JOKES = (
     "What has keys but opens no door? A piano.",
     "What gets wet while it dries? A towel.",
 )
-_JOKE_ASKS = (
+JOKE_ASKS = (
     "Tell me a joke", "tell me a joke", "Tell me a joke.", "a joke please", "Do you know a joke?", "joke", "Make me laugh.",
     "another joke", "Say something funny.", "Another joke, please.", "Can you tell me a joke?", "Tell a joke.",
 )  # fmt: skip
@@ -168,7 +168,7 @@ def small_talk(rng: random.Random, persona: Persona) -> Turn:
 
 def joke(rng: random.Random) -> Turn:
     """One of a few jokes."""
-    return Turn(rng.choice(_JOKE_ASKS), rng.choice(_JOKES), "The user wants a joke.")
+    return Turn(rng.choice(JOKE_ASKS), rng.choice(_JOKES), "The user wants a joke.")
 
 
 def unknown(rng: random.Random) -> Turn:

@@ -10,23 +10,31 @@ from .base import Turn
 SYSTEM = EVAL_SYSTEM
 
 
+def _options(rng: random.Random, right: str, wrong: list) -> tuple:
+    """Two to four choices in random order and the letter of the right one."""
+    options = rng.sample(wrong, min(len(wrong), rng.choice((1, 2, 3, 3, 3)))) + [right]
+    rng.shuffle(options)
+    return options, "ABCD"[options.index(right)]
+
+
+def sum_choice(rng: random.Random) -> tuple:
+    """(question, choices, letter, right choice, steps) of an arithmetic question."""
+    expression, result, steps, *_ = arith.operation(rng)
+    near = [str(result + d) for d in (-10, -3, -2, -1, 1, 2, 3, 10, 11)]
+    options, letter = _options(rng, str(result), near)
+    return f"What is {expression}?", options, letter, str(result), steps
+
+
 def choice(rng: random.Random, split: str) -> Turn:
     """A question with two to four lettered choices."""
     if rng.random() < 0.35:
-        expression, result, steps, sign, a, b = arith.operation(rng)
-        question, right = f"What is {expression}?", str(result)
-        near = {str(result + d) for d in (-10, -3, -2, -1, 1, 2, 3, 10, 11)}
-        wrong, think = sorted(near), steps
+        question, options, letter, right, think = sum_choice(rng)
     else:
-        question, sentence, right, wrong = knowledge.fact(rng)
-        wrong, think = sorted(set(wrong) - {right}), sentence
+        question, think, right, wrong = knowledge.fact(rng)
+        options, letter = _options(rng, right, sorted(set(wrong) - {right}))
         question = question[0].upper() + question[1:]
-    options = rng.sample(wrong, min(len(wrong), rng.choice((1, 2, 3, 3, 3)))) + [right]
-    rng.shuffle(options)
-    letter = "ABCD"[options.index(right)]
     text = question + "".join(f"\n{'ABCD'[i]}) {option}" for i, option in enumerate(options)) + EVAL_TAIL
-    answer = f"{right}\nAnswer: {letter}"
-    return Turn(text, answer, f"{think} {right} is {letter}.", [letter], "choice")
+    return Turn(text, f"{right}\nAnswer: {letter}", f"{think} {right} is {letter}.", [letter], "choice")
 
 
 def integer(rng: random.Random, split: str) -> Turn:

@@ -2,6 +2,8 @@
 
 import random
 
+from words import article
+
 from .base import listing, upper_first
 from .schemas import PREFIX_WORDS, Param, Tool
 
@@ -48,13 +50,13 @@ def argument(rng: random.Random, param: Param, value, form: int) -> str:
 
 _FORMS = (0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 7)
 _BARE = (
-    "{v} the {t}.", "{v} the {t}", "Please {v} the {t}.", "Can you {v} the {t}?", "I want to {v} the {t}.", "{v} a {t}.",
+    "{v} the {t}.", "{v} the {t}", "Please {v} the {t}.", "Can you {v} the {t}?", "I want to {v} the {t}.", "{v} {c}.",
     "Could you {v} the {t} for me?", "please {v} the {t}", "I need you to {v} the {t}.", "Now {v} the {t}.",
 )  # fmt: skip
 _WITH = (
     "{v} the {t} with {a}.", "{v} the {t} with {a}", "Please {v} the {t} with {a}.", "Can you {v} the {t} with {a}?",
-    "{v} a {t} with {a}.", "I want to {v} the {t} with {a}.", "{v} the {t}: {a}.", "{v} the {t}. Use {a}.",
-    "please {v} the {t}, {a}", "Could you {v} the {t} with {a}?", "I need to {v} a {t}: {a}", "Now {v} the {t} with {a}.",
+    "{v} {c} with {a}.", "I want to {v} the {t} with {a}.", "{v} the {t}: {a}.", "{v} the {t}. Use {a}.",
+    "please {v} the {t}, {a}", "Could you {v} the {t} with {a}?", "I need to {v} {c}: {a}", "Now {v} the {t} with {a}.",
     "With {a}, {v} the {t}.", "{v} the {t} ({a}).",
 )  # fmt: skip
 _IS = (
@@ -75,7 +77,7 @@ def request(rng: random.Random, tool: Tool, arguments: dict, by_name: float = 0.
     joined = listing(parts) if rng.random() < 0.6 and not _crowded(arguments) else ", ".join(parts)
     if _crowded(arguments) and len(parts) > 1:
         joined = "; ".join(parts)
-    fields = {"v": rng.choice(tool.intents), "t": tool.thing, "n": tool.name, "a": joined, "A": upper_first(joined)}
+    fields = {"v": rng.choice(tool.intents), "t": tool.thing, "c": article(tool.thing), "n": tool.name, "a": joined, "A": upper_first(joined)}
     if rng.random() < by_name:
         text = rng.choice(_NAMED if parts else _NAMED_BARE)
     elif not parts:

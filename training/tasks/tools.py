@@ -17,6 +17,7 @@ class Session:
     def __init__(self, rng: random.Random, split: str, count: int, most: int = 4):
         self.rng, self.split = rng, split
         self.calls = 0
+        self.follow = True
         self.known: list = []
         self.tools: list = []
         self.taken: set = set()
@@ -107,7 +108,7 @@ class Session:
         closing, shown = self._close(calls, wants)
         messages += closing
         asked = wants[0]["asked"]
-        if len(shown) == 1 and len(shown[0].fields) > 1 and asked and self.rng.random() < 0.5:
+        if self.follow and len(shown) == 1 and len(shown[0].fields) > 1 and asked and self.rng.random() < 0.5:
             messages += self._follow_up(shown[0], asked).messages()
         return messages, [item for result in shown for item in result.want]
 
