@@ -103,15 +103,16 @@ def _expected(calls: list) -> list:
     return [{"name": c["function"]["name"], "arguments": json.loads(c["function"]["arguments"])} for c in calls]
 
 
-def _session(rng: random.Random) -> tuple:
-    session = tools.Session(rng, SPLIT, rng.randint(1, 6))
+def _session(rng: random.Random, known_share: float) -> tuple:
+    """Tools and the opening messages; with `known_share` 0 no schema that training has seen."""
+    session = tools.Session(rng, SPLIT, rng.randint(1, 6), known_share=known_share)
     system = rng.choice((None, None, "You are a helpful assistant.", "You have access to tools. Use them when they help."))
     return session, [] if system is None else [{"role": "system", "content": system}]
 
 
 def tools_case(rng: random.Random, number: int) -> dict:
     """A request for calls, or (one in eight) one that needs none."""
-    session, messages = _session(rng)
+    session, messages = _session(rng, 0.0)
     if rng.random() < 0.2:
         messages += session.call_turn()[0]
     if number % 8 == 7:
@@ -130,7 +131,7 @@ def tools_case(rng: random.Random, number: int) -> dict:
 
 def result_case(rng: random.Random, number: int) -> dict:
     """A request, its calls and their results; the answer must hold the values."""
-    session, messages = _session(rng)
+    session, messages = _session(rng, 0.2)
     session.follow = False
     turn, wanted = session.call_turn()
     messages += turn[:-1]

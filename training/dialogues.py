@@ -96,6 +96,8 @@ def mixed(draft: Draft) -> None:
     tries = 0
     while tries < 2 and draft.space > 150:
         turns = [persona.shape(turn) for turn in _turn_group(rng, draft.split, persona)]
+        if len(turns) == 1 and len(turns[0].user) < 50 and rng.random() < 0.03:
+            turns.append(persona.shape(chat.echo(rng, turns[0])))
         if not draft.add_turns(turns):
             tries += 1
 
@@ -147,10 +149,12 @@ def with_tools(draft: Draft) -> None:
 
 def _tool_group(rng: random.Random, split: str, session: tools.Session, persona: chat.Persona) -> list:
     style = rng.random()
-    if style < 0.74:
+    if style < 0.73:
         return session.call_turn()[0]
-    if style < 0.79:
+    if style < 0.77:
         return session.missing_turn()
+    if style < 0.80:
+        return session.two_step_turn()
     if style < 0.86:
         return session.unfit_turn().messages()
     if style < 0.875:

@@ -119,8 +119,22 @@ def chain(rng: random.Random, split: str) -> Turn:
 
 
 def compare(rng: random.Random, split: str) -> Turn:
-    """Which of two numbers is larger or smaller."""
+    """Which of two numbers is larger or smaller, neighbours, even or odd."""
     a, b = rng.sample(range(100), 2)
+    style = rng.random()
+    if style < 0.25:
+        good = a > b
+        text = rng.choice(("Is {a} larger than {b}?", "is {a} more than {b}?", "Is {a} bigger than {b}?")).format(a=a, b=b)
+        relation = "more" if good else "less"
+        return Turn(text, "Yes." if good else "No.", f"{a} is {relation} than {b}.", ["Yes" if good else "No"])
+    if style < 0.4:
+        word = "odd" if a % 2 else "even"
+        text = rng.choice(("Is {a} even or odd?", "is {a} odd or even?", "Is {a} an even number or an odd number?"))
+        return Turn(text.format(a=a), f"{a} is {word}.", f"The last digit is {a % 10}.", [word])
+    if style < 0.55:
+        word, found = ("after", a + 1) if rng.random() < 0.6 or a == 0 else ("before", a - 1)
+        text = rng.choice(("Which number comes {w} {a}?", "What comes {w} {a}?", "What is the number {w} {a}?"))
+        return Turn(text.format(w=word, a=a), f"{found} comes {word} {a}.", f"It is {found}.", [str(found)])
     larger = rng.random() < 0.5
     word = rng.choice(("larger", "bigger", "greater") if larger else ("smaller", "less"))
     found = max(a, b) if larger else min(a, b)
@@ -135,4 +149,4 @@ def any_turn(rng: random.Random, split: str) -> Turn:
     style = rng.random()
     if style < 0.82:
         return simple(rng, split)
-    return chain(rng, split) if style < 0.92 else compare(rng, split)
+    return chain(rng, split) if style < 0.91 else compare(rng, split)

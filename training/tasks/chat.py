@@ -171,6 +171,12 @@ def joke(rng: random.Random) -> Turn:
     return Turn(rng.choice(JOKE_ASKS), rng.choice(_JOKES), "The user wants a joke.")
 
 
+def echo(rng: random.Random, last: Turn) -> Turn:
+    """What the user said just before."""
+    text = rng.choice(("What did I just say?", "What did I say?", "what was my last message?", "Repeat my last message."))
+    return Turn(text, f"You said: {last.user}", "The user asks about the last message.", [last.user])
+
+
 def unknown(rng: random.Random) -> Turn:
     """A question outside the domain."""
     p, q = rng.sample(w.PEOPLE, 2)
@@ -246,8 +252,10 @@ def any_turn(rng: random.Random, split: str, persona: Persona) -> Turn:
     style = rng.random()
     if style < 0.42:
         return small_talk(rng, persona)
-    if style < 0.8:
+    if style < 0.70:
         return knowledge.turn(rng, split)
+    if style < 0.8:
+        return knowledge.extra(rng, split)
     if style < 0.84:
         return knowledge.thing(rng, split)
     if style < 0.88:

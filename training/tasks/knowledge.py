@@ -114,6 +114,72 @@ def turn(rng: random.Random, split: str) -> Turn:
     return Turn(ask, answer, rng.choice((f"I know this: {short}.", f"It is {short}.")), shown)
 
 
+_POOLS = {
+    "animal": w.ANIMALS, "color": w.COLORS, "food": w.FOODS, "city": w.CITIES, "day": w.DAYS, "month": w.MONTHS,
+    "country": list(w.CAPITALS), "name": w.PEOPLE,
+}  # fmt: skip
+_HELLO = {"French": "Bonjour", "Spanish": "Hola", "German": "Hallo", "Italian": "Ciao"}
+
+
+def yes_no(rng: random.Random, split: str) -> Turn:
+    """Is this right? With a correction when it is not."""
+    style = rng.random()
+    if style < 0.4:
+        country, city = rng.choice(list(w.CAPITALS.items()))
+        shown = city if rng.random() < 0.5 else rng.choice(list(w.CAPITALS.values()))
+        text = rng.choice(("Is {a} the capital of {b}?", "is {a} the capital of {b}")).format(a=shown, b=country)
+        right = f"The capital of {country} is {city}."
+        good = shown == city
+    elif style < 0.7:
+        thing, color = rng.choice(list(w.THING_COLORS.items()))
+        shown = color if rng.random() < 0.5 else rng.choice(w.COLORS)
+        text, right, good = f"Is {thing} {shown}?", f"{upper_first(thing)} is {color}.", shown == color
+    else:
+        word = rng.choice(list(_POOLS)[:3])
+        sort = rng.choice(list(_POOLS)[:3])
+        item = rng.choice([item for item in _POOLS[sort] if sort == "animal" or item not in _AMBIGUOUS])
+        if item in _AMBIGUOUS:
+            word = "animal"
+        named = w.article(item) if sort == "animal" else item
+        text, right, good = f"Is {named} {w.article(word)}?", f"{upper_first(named)} is {w.article(sort)}.", word == sort
+    answer = f"Yes. {right}" if good else f"No. {right}"
+    return Turn(text, answer, right, ["Yes" if good else "No"])
+
+
+_AMBIGUOUS = {"chicken", "duck", "fish", "orange", "lemon", "chocolate", "goat", "rabbit", "pig", "deer"}
+
+
+def example(rng: random.Random, split: str) -> Turn:
+    """Names one to five things of a kind, in the order of the list."""
+    word = rng.choice(list(_POOLS))
+    pool = _POOLS[word]
+    many = {"city": "cities", "country": "countries"}.get(word, word + "s")
+    if rng.random() < 0.2:
+        names, word, many = (w.DAYS, "day", "the days of the week") if rng.random() < 0.6 else (w.MONTHS, "month", "the months")
+        text = rng.choice(("List {}.", "Name {}.", "What are {}?", "list {}", "Tell me {}.")).format(many)
+        return Turn(text, ", ".join(names) + ".", f"There are {len(names)}.", [", ".join(names)])
+    count = rng.randint(1, 5)
+    if count == 1:
+        text = rng.choice(("Name {}.", "Tell me {}.", "Give me {}.", "name {}")).format(w.article(word))
+        return Turn(text, f"{upper_first(pool[0])}.", f"I know {pool[0]}.", [pool[0]])
+    text = rng.choice(("Name {n} {m}.", "Tell me {n} {m}.", "List {n} {m}.", "name {n} {m}", "Give me {n} {m}."))
+    shown = w.NUMBER_WORDS[count] if rng.random() < 0.7 else str(count)
+    items = ", ".join(pool[:count])
+    return Turn(text.format(n=shown, m=many), upper_first(items) + ".", f"I name {shown}.", [items])
+
+
+def hello_in(rng: random.Random, split: str) -> Turn:
+    """Hello in another language."""
+    language, word = rng.choice(list(_HELLO.items()))
+    text = rng.choice(("How do you say hello in {}?", "Say hello in {}.", "say hello in {}", "What is hello in {}?")).format(language)
+    return Turn(text, f"{word}!", f"The language is {language}.", [word])
+
+
+def extra(rng: random.Random, split: str) -> Turn:
+    """One of the rarer forms."""
+    return rng.choice((yes_no, yes_no, example, example, hello_in))(rng, split)
+
+
 # A few plain facts that people try first, and questions about common things.
 _THINGS = [
     ("the sun", "The sun is a star."), ("a dog", "A dog is an animal."), ("an apple", "An apple is a fruit."),

@@ -83,6 +83,8 @@ def _read(rng: random.Random, split: str) -> tuple:
         "Please read {}.", "read the file {}", "What does {} say?", "Can you read {}?", "Look at {}.", "show the file {}",
     )).format(file)  # fmt: skip
     body = _content(rng, split)
+    if rng.random() < 0.3:
+        body = "\n".join(_content(rng, split) for _ in range(rng.randint(2, 3)))
     return text, {"path": file}, Result(body, {}, f"The file says: {body}", [body])
 
 
@@ -209,6 +211,14 @@ _ROWS = [
     ("to plan an event", ("create_event", "add_event"), "Create an event on a date.",
      {"title": _S, "date": _S}, ["title", "date"], _event, ("create", "event")),
 ]  # fmt: skip
+# Optional parameters that some clients add and that requests here leave out, by purpose.
+_EXTRAS = {
+    "to read a file": {"start_line": _I, "max_lines": _I},
+    "to run a command": {"timeout_sec": _I},
+    "to search": {"path": _S, "case_sensitive": {"type": "boolean"}},
+    "the weather": {"days": _I},
+    "to send an email": {"cc": _S},
+}
 _CODING = (2, 3, 4, 5, 6, 7)
 
 
@@ -220,5 +230,7 @@ def choose(rng: random.Random, count: int) -> list:
         purpose, names, description, properties, required, ask, key = _ROWS[row]
         if rng.random() < 0.3:
             description = description[:-1]
+        if rng.random() < 0.35:
+            properties = {**properties, **_EXTRAS.get(purpose, {})}
         chosen.append(Known(rng.choice(names), description, properties, required, purpose, ask, (key,)))
     return chosen

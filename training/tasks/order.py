@@ -76,11 +76,36 @@ def letters(rng: random.Random, split: str) -> Turn:
     """Spelling and the number of letters of a common word."""
     word = rng.choice(_LETTER_WORDS)
     spelled = " ".join(word)
-    if rng.random() < 0.5:
+    style = rng.random()
+    if style < 0.2:
+        place = rng.choice(("first", "last"))
+        letter = word[0] if place == "first" else word[-1]
+        text = rng.choice(("What is the {p} letter of {w}?", "{p} letter of {w}?", "Which letter is {p} in {w}?"))
+        return Turn(text.format(p=place, w=word), f"The {place} letter is {letter}.", f"{spelled}.", [f"letter is {letter}"])
+    if style < 0.6:
         text = rng.choice(("How many letters are in {}?", 'Count the letters of "{}".', "how many letters has {}", "How many letters does {} have?"))
         return Turn(text.format(word), f"{len(word)} letters.", f"{spelled}: {len(word)}.", [str(len(word))])
     text = rng.choice(("Spell {}.", "spell {}", 'How do you spell "{}"?', "Spell the word {}."))
     return Turn(text.format(word), spelled, f"The word is {word}.", [spelled], "exact")
+
+
+def count_up(rng: random.Random, split: str) -> Turn:
+    """The numbers between two others, up or down; or a word several times."""
+    if rng.random() < 0.4:
+        word, times = rng.choice(w.NOUNS + w.ANIMALS + w.PEOPLE), rng.randint(2, 5)
+        text = rng.choice(("Say {x} {n} times.", "Repeat {x} {n} times.", 'Write "{x}" {n} times.', "Write {x} {n} times"))
+        result = " ".join([word] * times)
+        return Turn(text.format(x=word, n=w.NUMBER_WORDS[times]), result, f"I say it {w.NUMBER_WORDS[times]} times.", [result], "exact")
+    start = 1 if rng.random() < 0.5 else rng.randint(0, 90)
+    end = start + rng.randint(2, 9)
+    if rng.random() < 0.25:
+        start, end = end, start
+    step = 1 if end > start else -1
+    result = ", ".join(map(str, range(start, end + step, step)))
+    text = rng.choice(("Count from {a} to {b}.", "count from {a} to {b}", "Write the numbers from {a} to {b}.", "List the numbers {a} to {b}."))
+    if start == 1 and rng.random() < 0.4:
+        text = rng.choice(("Count to {b}.", "count to {b}", "Can you count to {b}?"))
+    return Turn(text.format(a=start, b=end), result, f"I start with {start} and end with {end}.", [result], "exact")
 
 
 def _random_string(rng: random.Random, split: str) -> str:
@@ -145,7 +170,7 @@ def pick(rng: random.Random, split: str) -> Turn:
     return Turn(text.format(w=word, l=", ".join(items)), answer, think, [items[place]])
 
 
-_ALL = (copy, copy, copy, copy, sort_numbers, sort_numbers, sort_words, count, letters, reverse, pick, pick)
+_ALL = (copy, copy, copy, copy, sort_numbers, sort_numbers, sort_words, count, letters, reverse, pick, pick, count_up)
 
 
 def any_turn(rng: random.Random, split: str) -> Turn:

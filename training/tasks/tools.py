@@ -14,22 +14,23 @@ _dumps = json.JSONEncoder(ensure_ascii=False).encode
 class Session:
     """A conversation's tools and its call counter. Every method returns a list of messages."""
 
-    def __init__(self, rng: random.Random, split: str, count: int, most: int = 4):
+    def __init__(self, rng: random.Random, split: str, count: int, most: int = 4, known_share: float = 0.3):
         self.rng, self.split = rng, split
         self.calls = 0
         self.follow = True
         self.known: list = []
         self.tools: list = []
         self.taken: set = set()
-        style = rng.random()
-        if style < 0.3:
+        if rng.random() < known_share:
             self.known = known.choose(rng, min(count, rng.randint(1, 3)))
             for entry in self.known:
                 self.taken.update(entry.keys)
-        for _ in range(count - len(self.known)):
-            self.tools.append(schemas.tool(rng, split, self.taken, most))
         self.names = {entry.name for entry in self.known}
-        self.tools = [t for t in self.tools if t.name not in self.names]
+        for _ in range(count - len(self.known)):
+            tool = schemas.tool(rng, split, self.taken, most)
+            if tool.name not in self.names:
+                self.names.add(tool.name)
+                self.tools.append(tool)
         self.shown = [t.openai() for t in self.tools] + [k.openai() for k in self.known]
         rng.shuffle(self.shown)
         self.calculates = any(key == ("count", "expression") for entry in self.known for key in entry.keys)
@@ -165,6 +166,39 @@ class Session:
             {"role": "user", "content": reply},
             {"role": "assistant", "content": "", "reasoning_content": self._reason(want), "tool_calls": calls},
         ] + self._close(calls, [want])[0]
+
+    def two_step_turn(self) -> list:
+        """A second call that takes a value from the first one's result, in one request."""
+        rng = self.rng
+        ends = [(t, p) for t in self.tools for p in t.params if p.required and p.kind == "string"]
+        ends = [(t, p) for t, p in ends if p.labels[0] in w.PARAM_STRINGS and sum(q.required for q in t.params) == 1]
+        if not ends:
+            return self.call_turn()[0]
+        second, param = rng.choice(ends)
+        first = rng.choice(self.tools)
+        label, found = param.labels[0], schemas.text_value(rng, param.flavour, self.split)
+        arguments = schemas.arguments(rng, first, self.split)
+        doing = f"{rng.choice(second.intents)} the {second.thing}"
+        start = requests.request(rng, first, arguments).rstrip(".?")
+        text = rng.choice((
+            "{s}. Then {d} with the {l} from the result.", "{s}, then {d} with that {l}.",
+            "First {f}. Take the {l} from the result and {d}.",
+        )).format(s=start, f=_lower(start), d=doing, l=label)  # fmt: skip
+        steps = []
+        for tool, given in ((first, arguments), (second, {param.name: found})):
+            want = {"opening": f"The user wants to {tool.intents[0]} the {tool.thing}.", "name": tool.name,
+                    "arguments": given, "asked": None, "result": None}  # fmt: skip
+            call = self.call(tool.name, given)
+            reason = self._reason(want)
+            if steps:
+                reason = f"The {label} is {found}. {reason}"
+            steps.append((want, call, {"role": "assistant", "content": "", "reasoning_content": reason, "tool_calls": [call]}))
+        shown = {label: found}
+        if rng.random() < 0.5:
+            shown["count"] = rng.randint(0, 99)
+        middle = {"role": "tool", "tool_call_id": steps[0][1]["id"], "content": _dumps(shown)}
+        user = {"role": "user", "content": text}
+        return [user, steps[0][2], middle, steps[1][2], *self._close([steps[1][1]], [steps[1][0]])[0]]
 
     def unfit_turn(self) -> Turn:
         """A request that no tool covers."""
