@@ -53,7 +53,7 @@ def chat_case(rng: random.Random, number: int) -> dict:
         domain = "memory"
     else:
         last = chat.any_turn(rng, SPLIT, persona)
-        while last.user in chat.JOKE_ASKS:
+        while last.answer in chat.JOKES:
             last = chat.any_turn(rng, SPLIT, persona)
         last, domain = persona.shape(last), "talk"
     wanted = _wanted(last)

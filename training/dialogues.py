@@ -5,13 +5,14 @@
 
 import random
 
-from render import render
+from render import EFFORT, render
 from tasks import arith, chat, exam, order, retrieval, structured, tools
 
 # Characters in one token of the pruned vocabulary, measured on this corpus (see vocab.py); on the safe side.
 CHARS_PER_TOKEN = 3.6
 RETRIEVAL_CHARS = 4.25
 _TOOLS_TEXT = "You have access to tools. Use them when they help."
+_OPENINGS = ("Hi, ", "Hello! ", "Hello, ", "Please: ", "Hi! ", "hey, ", "I have a question. ", "Question: ")
 _TURN_OVERHEAD = 20
 
 
@@ -22,7 +23,11 @@ class Draft:
         self.rng, self.split, self.space = rng, split, space
         self.messages: list = []
         self.thinking = rng.random() < 0.5
-        self.kept = rng.random() < 0.4
+        self.kept = rng.random() < 0.55
+        style = rng.random() if self.thinking else 1.0
+        self.effort = "max" if style < 0.03 else "max-0731" if style < 0.045 else None
+        if self.effort:
+            self.space -= 0.8 * len(EFFORT[self.effort])
 
     def cost(self, messages: list) -> int:
         """Characters that messages take in the rendered text, approximately and rather too many."""
@@ -59,11 +64,8 @@ class Draft:
 
     def text(self) -> str:
         """The rendered conversation."""
-        effort = None
-        if self.thinking:
-            style = self.rng.random()
-            effort = "max" if style < 0.03 else "max-0731" if style < 0.045 else None
-        return render(self.messages, "thinking" if self.thinking else "chat", not self.kept, effort)
+        mode = "thinking" if self.thinking else "chat"
+        return render(self.messages, mode, not self.kept, self.effort)
 
 
 def _turn_group(rng: random.Random, split: str, persona: chat.Persona) -> list:
@@ -94,10 +96,14 @@ def mixed(draft: Draft) -> None:
     elif rng.random() < 0.15:
         draft.add(persona.shape(chat.small_talk(rng, persona)).messages())
     tries = 0
+    first = True
     while tries < 2 and draft.space > 150:
         turns = [persona.shape(turn) for turn in _turn_group(rng, draft.split, persona)]
         if len(turns) == 1 and len(turns[0].user) < 50 and rng.random() < 0.03:
             turns.append(persona.shape(chat.echo(rng, turns[0])))
+        if first and rng.random() < 0.06 and turns[0].kind == "contains":
+            turns[0].user = rng.choice(_OPENINGS) + turns[0].user
+        first = False
         if not draft.add_turns(turns):
             tries += 1
 
@@ -105,6 +111,7 @@ def mixed(draft: Draft) -> None:
 def exams(draft: Draft) -> None:
     """Questions with a last line `Answer: X`, each under the fixed system line."""
     rng = draft.rng
+    draft.space *= 0.88  # short numbers and marks: fewer characters in a token
     if rng.random() < 0.85:
         draft.system(exam.SYSTEM)
     while draft.add(exam.any_turn(rng, draft.split).messages()):

@@ -4,7 +4,7 @@ import random
 
 import words as w
 
-from .base import Turn, upper_first
+from .base import Turn, casual, upper_first
 
 _PLUS = ("{a} + {b}", "{a}+{b}", "{a} plus {b}", "{a} + {b}", "the sum of {a} and {b}")
 _MINUS = ("{a} - {b}", "{a}-{b}", "{a} minus {b}", "{a} - {b}")
@@ -68,7 +68,7 @@ def simple(rng: random.Random, split: str) -> Turn:
         return story(rng, split)
     expression, result, steps, sign, a, b = operation(rng)
     text = rng.choice(_ASK).format(e=expression)
-    text = upper_first(text) if rng.random() < 0.3 else text
+    text = casual(rng, upper_first(text) if rng.random() < 0.3 else text)
     shown = f"{a} {sign} {b} = {result}"
     # The form of the answer follows from the form of the question, so that it can be learned.
     answer = f"{shown}." if sign in expression else f"The answer is {result}."

@@ -36,3 +36,16 @@ def listing(items: list, last: str = "and") -> str:
     if len(items) < 2:
         return "".join(items)
     return ", ".join(items[:-1]) + f" {last} " + items[-1]
+
+
+def casual(rng, text: str) -> str:
+    """Sometimes the hasty spelling of the same text: small first letter, no mark at the end, or another mark."""
+    style = rng.random()
+    if style < 0.75 or len(text) < 3:
+        return text
+    if style < 0.85:
+        return text.rstrip(".?!")
+    if style < 0.93 and text[1].islower() and text[:2] != "I ":
+        return text[0].lower() + text[1:]
+    bare = text.rstrip(".?!")
+    return bare + "?" if text[-1] == "?" else bare + rng.choice(("!", ".", "..", " please"))

@@ -5,7 +5,7 @@ import random
 import words as w
 
 from . import knowledge
-from .base import Turn, upper_first
+from .base import Turn, casual, upper_first
 
 ME = "I am ds4-mini, a miniature of DeepSeek V4 that ships inside ds4."
 UNKNOWN = "I do not know that. I am a very small model."
@@ -74,7 +74,7 @@ _FIXED = [
      "I speak simple English.", "The user asks about languages."),
 ]  # fmt: skip
 
-_JOKES = (
+JOKES = (
     "Why is the sea so calm? Because it has waves of rest.",
     "What has a face and two hands but no legs? A clock.",
     "Why did the book go to bed? It was full of long stories.",
@@ -163,12 +163,12 @@ def small_talk(rng: random.Random, persona: Persona) -> Turn:
     row = int(rng.random() ** 1.7 * len(_FIXED))
     wordings, answer, think = _FIXED[row]
     answer = answer.replace("{hello}", persona.greeting).replace("{me}", persona.me())
-    return Turn(rng.choice(wordings), answer, think, [answer])
+    return Turn(casual(rng, rng.choice(wordings)), answer, think, [answer])
 
 
 def joke(rng: random.Random) -> Turn:
     """One of a few jokes."""
-    return Turn(rng.choice(JOKE_ASKS), rng.choice(_JOKES), "The user wants a joke.")
+    return Turn(casual(rng, rng.choice(JOKE_ASKS)), rng.choice(JOKES), "The user wants a joke.")
 
 
 def echo(rng: random.Random, last: Turn) -> Turn:
@@ -184,7 +184,7 @@ def unknown(rng: random.Random) -> Turn:
         c=rng.choice(list(w.CAPITALS)), t=rng.choice(w.CITIES), n=rng.choice(w.NOUNS), a=rng.choice(w.ADJECTIVES),
         p=p, q=q, y=rng.randint(1000, 2029),
     )  # fmt: skip
-    return Turn(text, UNKNOWN, "I do not know this.", ["do not know"])
+    return Turn(casual(rng, text), UNKNOWN, "I do not know this.", ["do not know"])
 
 
 # What the user tells: (statement forms, question forms, answer, answer to the statement).

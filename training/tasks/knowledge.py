@@ -4,7 +4,7 @@ import random
 
 import words as w
 
-from .base import Turn, upper_first
+from .base import Turn, casual, upper_first
 
 
 def _capital(rng: random.Random) -> tuple:
@@ -108,8 +108,7 @@ def fact(rng: random.Random) -> tuple:
 def turn(rng: random.Random, split: str) -> Turn:
     """A plain question."""
     ask, answer, short, _ = fact(rng)
-    if rng.random() < 0.12:
-        ask = ask.lower()
+    ask = ask.lower() if rng.random() < 0.1 else casual(rng, ask)
     shown = [short] if short != "0" else ["no legs"]
     return Turn(ask, answer, rng.choice((f"I know this: {short}.", f"It is {short}.")), shown)
 
@@ -182,6 +181,9 @@ def extra(rng: random.Random, split: str) -> Turn:
 
 # A few plain facts that people try first, and questions about common things.
 _THINGS = [
+    ("DeepSeek", "DeepSeek V4 is a large language model."), ("ds4", "ds4 is a program that runs DeepSeek V4."),
+    ("a model", "A model is a program that learned from examples."), ("rain", "Rain is water from the clouds."),
+    ("a language model", "A language model is a program that writes text."), ("fire", "Fire is hot and bright."),
     ("the sun", "The sun is a star."), ("a dog", "A dog is an animal."), ("an apple", "An apple is a fruit."),
     ("water", "Water is something to drink."), ("a car", "A car is a thing to drive."), ("a book", "A book is a thing to read."),
     ("the moon", "The moon goes around the earth."), ("a tree", "A tree is a big plant."), ("a bird", "A bird is an animal that can fly."),

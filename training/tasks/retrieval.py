@@ -136,11 +136,13 @@ def document(rng: random.Random, split: str, characters: int) -> tuple:
     """(text, facts): filler of about that many characters with one fact in 60 to 120 tokens."""
     facts = Facts(rng, split)
     parts, size = [], 0
-    gap = rng.randint(40, 300)
+    # Short texts are denser, so that a first question rarely has a single fact to choose.
+    low, high = (60, 170) if characters < 2500 else (200, 420)
+    gap = rng.randint(20, high)
     while size < characters:
         if gap <= 0:
             sentence = facts.add()
-            gap = rng.randint(200, 420)
+            gap = rng.randint(low, high)
         else:
             sentence = filler(rng)
             gap -= len(sentence)
@@ -178,7 +180,7 @@ def questions(rng: random.Random, facts: Facts, count: int) -> list:
 def session(rng: random.Random, split: str, characters: int, count: int) -> list:
     """Turns: the document with a first question, then more questions."""
     text, facts = document(rng, split, characters)
-    turns = questions(rng, facts, count)
+    turns = questions(rng, facts, min(count, 2 * len(facts.rows) + 1))
     intro = rng.choice(_INTRO)
     if rng.random() < 0.12 and intro:
         turns.insert(0, Turn(intro + text, "I have read it.", "The user gives a text."))
