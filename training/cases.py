@@ -17,8 +17,9 @@ from tasks.base import Turn
 
 SPLIT = "eval"
 COUNTS = {"chat": 100, "thinking": 200, "arithmetic": 200, "order": 150, "tools": 200, "tool-result": 200, "json": 100}
-RETRIEVAL = {"retrieval-1k": 1000, "retrieval-4k": 4000, "retrieval-16k": 16000}
-DOCUMENTS, QUESTIONS, DIALOGUES = 5, 20, 60
+# Suite: tokens of a document, documents, questions for each.
+RETRIEVAL = {"retrieval-1k": (1000, 10, 10), "retrieval-4k": (4000, 5, 20), "retrieval-16k": (16000, 5, 20)}
+DIALOGUES = 60
 
 
 def case(suite: str, number: int, domain: str, kind: str, thinking: bool, **rest) -> dict:
@@ -152,12 +153,12 @@ def json_case(rng: random.Random, number: int) -> dict:
                 answer=json.loads(turn.answer), **extra)  # fmt: skip
 
 
-def retrieval_case(rng: random.Random, suite: str, number: int, tokens: int) -> dict:
-    """One document with questions about facts spread over its whole length."""
+def retrieval_case(rng: random.Random, suite: str, number: int, tokens: int, questions: int) -> dict:
+    """One document with questions about different facts spread over its whole length."""
     text, facts = retrieval.document(rng, SPLIT, int(tokens * RETRIEVAL_CHARS))
     rows = list(facts.rows)
-    step = len(rows) / QUESTIONS
-    chosen = [rows[int(i * step)] for i in range(QUESTIONS)]
+    step = len(rows) / questions
+    chosen = [rows[int(i * step)] for i in range(questions)]
     items = []
     for row in chosen:
         turn = facts.question(row)
@@ -177,8 +178,9 @@ def suites() -> dict:
     made = {}
     for suite, count in COUNTS.items():
         made[suite] = [_MAKERS[suite](random.Random(f"eval {suite} {i}"), i) for i in range(count)]
-    for suite, tokens in RETRIEVAL.items():
-        made[suite] = [retrieval_case(random.Random(f"eval {suite} {i}"), suite, i, tokens) for i in range(DOCUMENTS)]
+    for suite, (tokens, documents, questions) in RETRIEVAL.items():
+        seeds = [random.Random(f"eval {suite} {i}") for i in range(documents)]
+        made[suite] = [retrieval_case(rng, suite, i, tokens, questions) for i, rng in enumerate(seeds)]
     return made
 
 
