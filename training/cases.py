@@ -61,7 +61,9 @@ def chat_case(rng: random.Random, number: int) -> dict:
     if persona.tone == "formal":
         wanted = ["Certainly", *wanted]
     prompt = _prompt(persona.text, before, last)
-    return case("chat", number, domain, "contains", number % 2 == 1, title=_title(last.user), messages=prompt, answer=wanted)
+    return case(
+        "chat", number, domain, "contains", number % 2 == 1, title=_title(last.user), messages=prompt, answer=wanted
+    )
 
 
 def thinking_case(rng: random.Random, number: int) -> dict:
@@ -83,13 +85,34 @@ def arithmetic_case(rng: random.Random, number: int) -> dict:
             turn = arith.chain(rng, SPLIT)
         system = rng.choice((None, "You are a helpful assistant."))
         prompt = _prompt(system, [], turn)
-        return case("arithmetic", number, "chat", "integer", thinking, title=_title(turn.user), messages=prompt, answer=turn.want[0])
+        return case(
+            "arithmetic",
+            number,
+            "chat",
+            "integer",
+            thinking,
+            title=_title(turn.user),
+            messages=prompt,
+            answer=turn.want[0],
+        )
     if number % 10 < 8:
         expression, result, *_ = arith.operation(rng)
         question = rng.choice(("What is {}?", "Calculate {}.", "Compute {}.")).format(expression)
-        return case("arithmetic", number, "integer", "integer", thinking, title=question, question=question, answer=str(result))
+        return case(
+            "arithmetic", number, "integer", "integer", thinking, title=question, question=question, answer=str(result)
+        )
     question, options, letter = exam.sum_choice(rng)[:3]
-    return case("arithmetic", number, "choice", "choice", thinking, title=question, question=question, choices=options, answer=letter)
+    return case(
+        "arithmetic",
+        number,
+        "choice",
+        "choice",
+        thinking,
+        title=question,
+        question=question,
+        choices=options,
+        answer=letter,
+    )
 
 
 def order_case(rng: random.Random, number: int) -> dict:
@@ -97,7 +120,9 @@ def order_case(rng: random.Random, number: int) -> dict:
     turn = order.any_turn(rng, SPLIT)
     answer = turn.want if turn.kind == "contains" else turn.answer
     prompt = _prompt(rng.choice((None, "You are a helpful assistant.")), [], turn)
-    return case("order", number, "lists", turn.kind, number % 2 == 1, title=_title(turn.user), messages=prompt, answer=answer)
+    return case(
+        "order", number, "lists", turn.kind, number % 2 == 1, title=_title(turn.user), messages=prompt, answer=answer
+    )
 
 
 def _expected(calls: list) -> list:
@@ -107,7 +132,9 @@ def _expected(calls: list) -> list:
 def _session(rng: random.Random, known_share: float) -> tuple:
     """Tools and the opening messages; with `known_share` 0 no schema that training has seen."""
     session = tools.Session(rng, SPLIT, rng.randint(1, 6), known_share=known_share)
-    system = rng.choice((None, None, "You are a helpful assistant.", "You have access to tools. Use them when they help."))
+    system = rng.choice(
+        (None, None, "You are a helpful assistant.", "You have access to tools. Use them when they help.")
+    )
     return session, [] if system is None else [{"role": "system", "content": system}]
 
 
@@ -163,7 +190,8 @@ def retrieval_case(rng: random.Random, suite: str, number: int, tokens: int, que
     for row in chosen:
         turn = facts.question(row)
         items.append({"question": turn.user, "answer": turn.want[0]})
-    return {"id": f"{suite}-{number:02d}", "suite": suite, "source": "ds4-mini", "domain": "retrieval", "kind": "contains",
+    return {"id": f"{suite}-{number:02d}", "suite": suite, "source": "ds4-mini",
+            "domain": "retrieval", "kind": "contains",
             "title": f"{len(rows)} facts", "thinking": False, "document": text, "items": items}  # fmt: skip
 
 

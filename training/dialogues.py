@@ -215,4 +215,3 @@ def make_retrieval(seed: int, n_tokens: int, split: str = "train") -> str:
         made.system(chat.Persona(rng).text)
     made.add_turns(retrieval.session(rng, split, size, count))
     return made.text()
-

@@ -124,7 +124,7 @@ def _order_results(messages: list) -> None:
             slots = [i for i, block in enumerate(message["blocks"]) if "result" in block]
             if len(slots) > 1 and index:
                 blocks = sorted((message["blocks"][i] for i in slots), key=lambda block: index.get(block["id"], 0))
-                for slot, block in zip(slots, blocks):
+                for slot, block in zip(slots, blocks, strict=True):
                     message["blocks"][slot] = block
 
 

@@ -43,7 +43,11 @@ def keep_tokens(model: dict, used: Counter, rare: int) -> set:
     for name, words_ in vars(word_lists).items():
         if name.isupper() and isinstance(words_, list):
             wanted.update("Ġ" + word for word in words_ if isinstance(word, str))
-    wanted.update(text for text in merges[:PUNCTUATION_MERGES] if re.fullmatch(r"[ĠĊ]?[!-/:-@\[-`{-~]{2}Ċ?|Ġ[!-~]|Ċ+|Ġ{2,8}", text))
+    wanted.update(
+        text
+        for text in merges[:PUNCTUATION_MERGES]
+        if re.fullmatch(r"[ĠĊ]?[!-/:-@\[-`{-~]{2}Ċ?|Ġ[!-~]|Ċ+|Ġ{2,8}", text)
+    )
     wanted.update(f"{number:02d}" for number in range(100))
     wanted = {text for text in wanted if not re.fullmatch(r"\d{3,}", text)}
     kept = {text for text in model["vocab"] if len(text) == 1}

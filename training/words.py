@@ -46,7 +46,8 @@ COLORS = "red blue green yellow black white brown pink gray purple orange gold s
 THING_COLORS = {
     "the sky": "blue", "grass": "green", "snow": "white", "blood": "red", "a banana": "yellow", "coal": "black",
     "milk": "white", "a lemon": "yellow", "a tomato": "red", "a carrot": "orange", "the sun": "yellow",
-    "a leaf": "green", "chocolate": "brown", "the sea": "blue", "a frog": "green", "a strawberry": "red", "salt": "white",
+    "a leaf": "green", "chocolate": "brown", "the sea": "blue", "a frog": "green", "a strawberry": "red",
+    "salt": "white",
     "an elephant": "gray", "a pig": "pink", "the night": "black",
 }  # fmt: skip
 OPPOSITES = [
@@ -58,8 +59,10 @@ tall:short wide:narrow begin:end buy:sell win:lose push:pull love:hate""".split(
 ]
 PLURALS = {
     "cat": "cats", "dog": "dogs", "house": "houses", "box": "boxes", "child": "children", "mouse": "mice",
-    "man": "men", "woman": "women", "foot": "feet", "tooth": "teeth", "fish": "fish", "sheep": "sheep", "city": "cities",
-    "baby": "babies", "leaf": "leaves", "knife": "knives", "book": "books", "tree": "trees", "bus": "buses", "fox": "foxes",
+    "man": "men", "woman": "women", "foot": "feet", "tooth": "teeth", "fish": "fish", "sheep": "sheep",
+    "city": "cities",
+    "baby": "babies", "leaf": "leaves", "knife": "knives", "book": "books", "tree": "trees", "bus": "buses",
+    "fox": "foxes",
     "car": "cars", "day": "days", "wolf": "wolves", "berry": "berries", "glass": "glasses", "person": "people",
     "bird": "birds", "egg": "eggs", "key": "keys", "apple": "apples",
 }  # fmt: skip
@@ -150,13 +153,16 @@ VERBS = [verb for row in VERB_GROUPS for verb in row]
 PARAM_STRINGS = """name title label color city country user owner path folder text message subject query code email
 date time status type category brand model topic author note comment style shape material target source group team
 room street language format tag key reason""".split()
-PARAM_INTEGERS = "count size limit age level number amount width height depth year page days hours minutes rank floor seats index".split()
+PARAM_INTEGERS = """count size limit age level number amount width height depth year page days hours minutes rank floor
+seats index""".split()
 PARAM_NUMBERS = "price weight ratio speed temperature rate distance volume score power length".split()
 PARAM_BOOLEANS = "urgent verbose public private active hidden recursive force enabled silent dry_run notify".split()
 PARAM_ENUMS = {
     "mode": ["fast", "slow", "safe", "auto"], "priority": ["low", "medium", "high"], "unit": ["celsius", "fahrenheit"],
-    "size": ["small", "medium", "large"], "order": ["first", "last", "random"], "direction": ["north", "south", "east", "west"],
-    "side": ["left", "right"], "format": ["text", "json", "csv"], "state": ["open", "closed"], "color": ["red", "green", "blue"],
+    "size": ["small", "medium", "large"], "order": ["first", "last", "random"], "direction": ["north", "south", "east",
+    "west"],
+    "side": ["left", "right"], "format": ["text", "json", "csv"], "state": ["open", "closed"], "color": ["red",
+    "green", "blue"],
     "quality": ["low", "normal", "best"], "day": ["today", "tomorrow"], "kind": ["new", "old", "used"],
 }  # fmt: skip
 PARAM_LISTS = "tags items names colors files words users labels numbers ids sizes levels".split()

@@ -10,7 +10,8 @@ _PLUS = ("{a} + {b}", "{a}+{b}", "{a} plus {b}", "{a} + {b}", "the sum of {a} an
 _MINUS = ("{a} - {b}", "{a}-{b}", "{a} minus {b}", "{a} - {b}")
 _TIMES = ("{a} * {b}", "{a}*{b}", "{a} times {b}", "{a} x {b}", "{a} multiplied by {b}")
 _ASK = (
-    "What is {e}?", "what is {e}?", "What is {e}?", "Calculate {e}.", "Compute {e}.", "{e} = ?", "{e}?", "{e}", "what is {e}",
+    "What is {e}?", "what is {e}?", "What is {e}?", "Calculate {e}.", "Compute {e}.", "{e} = ?", "{e}?", "{e}",
+    "what is {e}",
     "How much is {e}?", "Tell me {e}.", "what's {e}?", "Can you calculate {e}?", "Please compute {e}.", "{e} =",
     "Solve {e}.", "I need {e}.", "how much is {e}",
 )  # fmt: skip
@@ -124,7 +125,9 @@ def compare(rng: random.Random, split: str) -> Turn:
     style = rng.random()
     if style < 0.25:
         good = a > b
-        text = rng.choice(("Is {a} larger than {b}?", "is {a} more than {b}?", "Is {a} bigger than {b}?")).format(a=a, b=b)
+        text = rng.choice(("Is {a} larger than {b}?", "is {a} more than {b}?", "Is {a} bigger than {b}?")).format(
+            a=a, b=b
+        )
         relation = "more" if good else "less"
         return Turn(text, "Yes." if good else "No.", f"{a} is {relation} than {b}.", ["Yes" if good else "No"])
     if style < 0.4:
@@ -141,7 +144,9 @@ def compare(rng: random.Random, split: str) -> Turn:
     other = a + b - found
     relation = "more" if larger else "less"
     text = rng.choice(("Which is {w}, {a} or {b}?", "Which number is {w}: {a} or {b}?", "what is {w}, {a} or {b}"))
-    return Turn(text.format(w=word, a=a, b=b), f"{found} is {word}.", f"{found} is {relation} than {other}.", [f"{found} is"])
+    return Turn(
+        text.format(w=word, a=a, b=b), f"{found} is {word}.", f"{found} is {relation} than {other}.", [f"{found} is"]
+    )
 
 
 def any_turn(rng: random.Random, split: str) -> Turn:

@@ -45,12 +45,15 @@ _FIXED = [
     (("test", "Test", "testing", "Are you there?", "are you there", "is this on?", "Test.", "ping", "does it work?",
       "This is a test.", "Can you hear me?", "do you work?", "hello?"),
      "Yes, I am here.", "The user tests me."),
-    (("ok", "OK", "Ok.", "okay", "good", "Good.", "Great!", "nice", "Nice.", "cool", "Very good.", "Well done.", "great",
+    (("ok", "OK", "Ok.", "okay", "good", "Good.", "Great!", "nice", "Nice.", "cool", "Very good.", "Well done.",
+    "great",
       "I see.", "fine", "Good answer.", "perfect"),
      "Good. What is next?", "The user is content."),
-    (("Are you a robot?", "are you human?", "Are you a person?", "are you real?", "Are you a machine?", "are you an AI?"),
+    (("Are you a robot?", "are you human?", "Are you a person?", "are you real?", "Are you a machine?",
+    "are you an AI?"),
      "I am a small language model, not a person.", "The user asks if I am a person."),
-    (("Are you smart?", "Are you big?", "how big are you?", "how small are you?", "Are you a large model?", "are you smart?"),
+    (("Are you smart?", "Are you big?", "how big are you?", "how small are you?", "Are you a large model?",
+    "are you smart?"),
      "I am very small, but I try.", "The user asks about my size."),
     (("Do you like me?", "I like you", "I love you", "You are nice.", "you are great", "I like you."),
      "That is kind of you.", "The user is kind."),
@@ -58,7 +61,8 @@ _FIXED = [
      "I am sorry to hear that.", "The user is sad."),
     (("I am happy", "I am happy.", "I feel good.", "today is a good day", "I am very happy today.", "I feel great!"),
      "I am glad to hear that.", "The user is happy."),
-    (("I am tired.", "I am tired", "I need to sleep", "I want to sleep."), "Then you should rest.", "The user is tired."),
+    (("I am tired.", "I am tired", "I need to sleep", "I want to sleep."), "Then you should rest.",
+    "The user is tired."),
     (("I am hungry", "I am hungry.", "I want to eat."), "Then you should eat something.", "The user is hungry."),
     (("I am bored", "I am bored.", "what should I do?"), "You can ask me for a joke.", "The user is bored."),
     (("Yes", "yes", "no", "No"), "Good. What is next?", "The user gives a short answer."),
@@ -66,10 +70,13 @@ _FIXED = [
      "I am sorry. I am a very small model.", "The user says I am wrong."),
     (("Who made you?", "who made you", "Who built you?", "Where do you come from?", "where are you from?"),
      "I come with ds4. I was trained from made up dialogues.", "The user asks where I come from."),
-    (("How old are you?", "how old are you", "what is your age?"), "I have no age. I am a model.", "The user asks my age."),
-    (("Do you like music?", "What do you like?", "what do you like", "Do you have friends?", "do you sleep?", "Do you eat?"),
+    (("How old are you?", "how old are you", "what is your age?"), "I have no age. I am a model.",
+    "The user asks my age."),
+    (("Do you like music?", "What do you like?", "what do you like", "Do you have friends?", "do you sleep?",
+    "Do you eat?"),
      "I am a model. I do not do that.", "The user asks about me."),
-    (("Can you think?", "Do you think?", "can you think"), "A little. I think in short steps.", "The user asks if I think."),
+    (("Can you think?", "Do you think?", "can you think"), "A little. I think in short steps.",
+    "The user asks if I think."),
     (("Which languages do you speak?", "Do you speak French?", "do you speak German?", "Can you speak Spanish?"),
      "I speak simple English.", "The user asks about languages."),
 ]  # fmt: skip
@@ -82,21 +89,25 @@ JOKES = (
     "What gets wet while it dries? A towel.",
 )
 JOKE_ASKS = (
-    "Tell me a joke", "tell me a joke", "Tell me a joke.", "a joke please", "Do you know a joke?", "joke", "Make me laugh.",
+    "Tell me a joke", "tell me a joke", "Tell me a joke.", "a joke please", "Do you know a joke?", "joke",
+    "Make me laugh.",
     "another joke", "Say something funny.", "Another joke, please.", "Can you tell me a joke?", "Tell a joke.",
 )  # fmt: skip
 
 _UNKNOWN = (
-    "Who is the president of {c}?", "What is the population of {c}?", "who won the game in {t}?", "Write a poem about {n}.",
+    "Who is the president of {c}?", "What is the population of {c}?", "who won the game in {t}?",
+    "Write a poem about {n}.",
     "What is the price of a {n} in {t}?", "Tell me the news.", "What is the meaning of life?", "How do I build a {n}?",
     "Who wrote the book about the {n}?", "Explain how a {n} works.", "What happened in {y}?", "who was king in {y}?",
     "Write a program that sorts a {n}.", "What is the history of {c}?", "Who is {p} {q}?", "how far is {t} from here?",
     "Translate this into French: the {n} is {a}", "What will the weather be tomorrow?", "how do I get to {t}?",
     "Why is the {n} {a}?", "What do you think about {c}?", "Who invented the {n}?", "write an essay about {c}",
     "What is the best {n}?", "Give me advice about my {n}.", "how tall is the tower in {t}?", "Write code for a {n}.",
-    "Explain the theory of the {n}.", "who is the richest person in {c}?", "When was {p} {q} born?", "tell me about {c}",
+    "Explain the theory of the {n}.", "who is the richest person in {c}?", "When was {p} {q} born?",
+    "tell me about {c}",
     "What is the largest {n} in the world?", "Tell me a long story about a {n}.", "Which movie should I see in {t}?",
-    "What time is it?", "what time is it now", "What day is it today?", "What is the weather?", "write a song about {n}",
+    "What time is it?", "what time is it now", "What day is it today?", "What is the weather?",
+    "write a song about {n}",
     "How much does a {n} cost?", "Can you buy a {n} for me?", "Who is stronger, {p} or {q}?",
 )  # fmt: skip
 
@@ -173,7 +184,9 @@ def joke(rng: random.Random) -> Turn:
 
 def echo(rng: random.Random, last: Turn) -> Turn:
     """What the user said just before."""
-    text = rng.choice(("What did I just say?", "What did I say?", "what was my last message?", "Repeat my last message."))
+    text = rng.choice(
+        ("What did I just say?", "What did I say?", "what was my last message?", "Repeat my last message.")
+    )
     return Turn(text, f"You said: {last.user}", "The user asks about the last message.", [last.user])
 
 
@@ -189,8 +202,10 @@ def unknown(rng: random.Random) -> Turn:
 
 # What the user tells: (statement forms, question forms, answer, answer to the statement).
 _TELLS = {
-    "name": (("My name is {}.", "I am {}.", "my name is {}", "I'm {}.", "Call me {}.", "hi, I am {}", "Hello, my name is {}."),
-             ("What is my name?", "what is my name", "Who am I?", "Do you know my name?", "what's my name?", "Say my name."),
+    "name": (("My name is {}.", "I am {}.", "my name is {}", "I'm {}.", "Call me {}.", "hi, I am {}",
+    "Hello, my name is {}."),
+             ("What is my name?", "what is my name", "Who am I?", "Do you know my name?", "what's my name?",
+             "Say my name."),
              "Your name is {}.", "Nice to meet you, {}."),
     "age": (("I am {} years old.", "My age is {}.", "i am {} years old"),
             ("How old am I?", "What is my age?", "how old am I"), "You are {} years old.", "I see. You are {}."),
@@ -198,7 +213,8 @@ _TELLS = {
              ("Where do I live?", "where do I live", "What is my city?", "In which city do I live?"),
              "You live in {}.", "{} is a nice place."),
     "pet": (("I have a {}.", "My pet is a {}.", "I have a {} at home."),
-            ("What pet do I have?", "What is my pet?", "which animal do I have?"), "You have a {}.", "A {} is a good pet."),
+            ("What pet do I have?", "What is my pet?", "which animal do I have?"), "You have a {}.",
+            "A {} is a good pet."),
     "food": (("My favorite food is {}.", "I like {} the most.", "I love to eat {}."),
              ("What is my favorite food?", "What food do I like?", "which food do I like?"),
              "Your favorite food is {}.", "That is good food."),

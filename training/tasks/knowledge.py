@@ -10,9 +10,15 @@ from .base import Turn, casual, upper_first
 def _capital(rng: random.Random) -> tuple:
     country, city = rng.choice(list(w.CAPITALS.items()))
     if rng.random() < 0.75:
-        ask = rng.choice(("What is the capital of {}?", "what is the capital of {}", "capital of {}?", "Tell me the capital of {}.",
+        ask = rng.choice(("What is the capital of {}?", "what is the capital of {}", "capital of {}?",
+        "Tell me the capital of {}.",
                           "Which city is the capital of {}?", "Do you know the capital of {}?"))  # fmt: skip
-        return ask.format(country), f"The capital of {country} is {city}.", city, [c for c in w.CAPITALS.values() if c != city]
+        return (
+            ask.format(country),
+            f"The capital of {country} is {city}.",
+            city,
+            [c for c in w.CAPITALS.values() if c != city],
+        )
     ask = rng.choice(("In which country is {}?", "{} is the capital of which country?", "Where is {}?"))
     return ask.format(city), f"{city} is in {country}.", country, [c for c in w.CAPITALS if c != country]
 
@@ -20,7 +26,9 @@ def _capital(rng: random.Random) -> tuple:
 def _sound(rng: random.Random) -> tuple:
     animal, sound = rng.choice(list(w.SOUNDS.items()))
     named = w.article(animal)
-    ask = rng.choice(("What sound does {} make?", "What does {} say?", "which sound does {} make", "How does {} sound?"))
+    ask = rng.choice(
+        ("What sound does {} make?", "What does {} say?", "which sound does {} make", "How does {} sound?")
+    )
     return ask.format(named), f"{upper_first(named)} says {sound}.", sound, [s for s in w.SOUNDS.values() if s != sound]
 
 
@@ -42,14 +50,18 @@ def _opposite(rng: random.Random) -> tuple:
     a, b = rng.choice(w.OPPOSITES)
     if rng.random() < 0.5 and b not in ("short", "old"):
         a, b = b, a
-    ask = rng.choice(("What is the opposite of {}?", "opposite of {}?", "what is the opposite of {}", "Tell me the opposite of {}."))
+    ask = rng.choice(
+        ("What is the opposite of {}?", "opposite of {}?", "what is the opposite of {}", "Tell me the opposite of {}.")
+    )
     words = [word for pair in w.OPPOSITES for word in pair if word not in (a, b)]
     return ask.format(a), f"The opposite of {a} is {b}.", b, words
 
 
 def _plural(rng: random.Random) -> tuple:
     one, many = rng.choice(list(w.PLURALS.items()))
-    ask = rng.choice(("What is the plural of {}?", "plural of {}?", "what is the plural of {}", 'Tell me the plural of "{}".'))
+    ask = rng.choice(
+        ("What is the plural of {}?", "plural of {}?", "what is the plural of {}", 'Tell me the plural of "{}".')
+    )
     return ask.format(one), f"The plural of {one} is {many}.", many, [m for m in w.PLURALS.values() if m != many]
 
 
@@ -59,7 +71,9 @@ def _sequence(rng: random.Random) -> tuple:
     after = rng.random() < 0.6
     found = names[(i + (1 if after else -1)) % len(names)]
     word = "after" if after else "before"
-    ask = rng.choice(("Which {u} comes {w} {n}?", "What {u} is {w} {n}?", "what comes {w} {n}?", "Which {u} is {w} {n}?"))
+    ask = rng.choice(
+        ("Which {u} comes {w} {n}?", "What {u} is {w} {n}?", "what comes {w} {n}?", "Which {u} is {w} {n}?")
+    )
     others = [n for n in names if n != found]
     return ask.format(u=unit, w=word, n=names[i]), f"{found} comes {word} {names[i]}.", found, others
 
@@ -79,14 +93,20 @@ def _size(rng: random.Random) -> tuple:
     first, second = w.article(w.SIZES[a]), w.article(w.SIZES[b])
     word = rng.choice(("bigger", "larger") if bigger else ("smaller",))
     ask = rng.choice(("Which is {w}, {a} or {b}?", "What is {w}: {a} or {b}?", "Is {a} or {b} {w}?"))
-    return ask.format(w=word, a=first, b=second), f"{upper_first(w.article(found))} is {word}.", found, [w.SIZES[a], w.SIZES[b]]
+    return (
+        ask.format(w=word, a=first, b=second),
+        f"{upper_first(w.article(found))} is {word}.",
+        found,
+        [w.SIZES[a], w.SIZES[b]],
+    )
 
 
 _COUNTS = [
     ("days are in a week", "A week has 7 days.", 7), ("months are in a year", "A year has 12 months.", 12),
     ("hours are in a day", "A day has 24 hours.", 24), ("minutes are in an hour", "An hour has 60 minutes.", 60),
     ("seconds are in a minute", "A minute has 60 seconds.", 60), ("legs does a person have", "A person has 2 legs.", 2),
-    ("eyes do you need to see", "I have no eyes, but a person has 2.", 2), ("fingers are on a hand", "A hand has 5 fingers.", 5),
+    ("eyes do you need to see", "I have no eyes, but a person has 2.", 2), ("fingers are on a hand",
+    "A hand has 5 fingers.", 5),
     ("wheels does a car have", "A car has 4 wheels.", 4), ("sides does a triangle have", "A triangle has 3 sides.", 3),
 ]  # fmt: skip
 
@@ -140,7 +160,11 @@ def yes_no(rng: random.Random, split: str) -> Turn:
         if item in _AMBIGUOUS:
             word = "animal"
         named = w.article(item) if sort == "animal" else item
-        text, right, good = f"Is {named} {w.article(word)}?", f"{upper_first(named)} is {w.article(sort)}.", word == sort
+        text, right, good = (
+            f"Is {named} {w.article(word)}?",
+            f"{upper_first(named)} is {w.article(sort)}.",
+            word == sort,
+        )
     answer = f"Yes. {right}" if good else f"No. {right}"
     return Turn(text, answer, right, ["Yes" if good else "No"])
 
@@ -154,7 +178,9 @@ def example(rng: random.Random, split: str) -> Turn:
     pool = _POOLS[word]
     many = {"city": "cities", "country": "countries"}.get(word, word + "s")
     if rng.random() < 0.2:
-        names, word, many = (w.DAYS, "day", "the days of the week") if rng.random() < 0.6 else (w.MONTHS, "month", "the months")
+        names, word, many = (
+            (w.DAYS, "day", "the days of the week") if rng.random() < 0.6 else (w.MONTHS, "month", "the months")
+        )
         text = rng.choice(("List {}.", "Name {}.", "What are {}?", "list {}", "Tell me {}.")).format(many)
         return Turn(text, ", ".join(names) + ".", f"There are {len(names)}.", [", ".join(names)])
     count = rng.randint(1, 5)
@@ -170,7 +196,9 @@ def example(rng: random.Random, split: str) -> Turn:
 def hello_in(rng: random.Random, split: str) -> Turn:
     """Hello in another language."""
     language, word = rng.choice(list(_HELLO.items()))
-    text = rng.choice(("How do you say hello in {}?", "Say hello in {}.", "say hello in {}", "What is hello in {}?")).format(language)
+    text = rng.choice(
+        ("How do you say hello in {}?", "Say hello in {}.", "say hello in {}", "What is hello in {}?")
+    ).format(language)
     return Turn(text, f"{word}!", f"The language is {language}.", [word])
 
 
@@ -185,12 +213,17 @@ _THINGS = [
     ("a model", "A model is a program that learned from examples."), ("rain", "Rain is water from the clouds."),
     ("a language model", "A language model is a program that writes text."), ("fire", "Fire is hot and bright."),
     ("the sun", "The sun is a star."), ("a dog", "A dog is an animal."), ("an apple", "An apple is a fruit."),
-    ("water", "Water is something to drink."), ("a car", "A car is a thing to drive."), ("a book", "A book is a thing to read."),
-    ("the moon", "The moon goes around the earth."), ("a tree", "A tree is a big plant."), ("a bird", "A bird is an animal that can fly."),
+    ("water", "Water is something to drink."), ("a car", "A car is a thing to drive."), ("a book",
+    "A book is a thing to read."),
+    ("the moon", "The moon goes around the earth."), ("a tree", "A tree is a big plant."), ("a bird",
+    "A bird is an animal that can fly."),
     ("a computer", "A computer is a machine that can calculate."), ("a number", "A number is a thing to count with."),
-    ("a friend", "A friend is a person you like."), ("bread", "Bread is food."), ("a chair", "A chair is a thing to sit on."),
-    ("a hammer", "A hammer is a tool."), ("the sea", "The sea is a lot of salt water."), ("snow", "Snow is cold and white."),
-    ("a cat", "A cat is an animal."), ("a city", "A city is a place where many people live."), ("milk", "Milk is something to drink."),
+    ("a friend", "A friend is a person you like."), ("bread", "Bread is food."), ("a chair",
+    "A chair is a thing to sit on."),
+    ("a hammer", "A hammer is a tool."), ("the sea", "The sea is a lot of salt water."), ("snow",
+    "Snow is cold and white."),
+    ("a cat", "A cat is an animal."), ("a city", "A city is a place where many people live."), ("milk",
+    "Milk is something to drink."),
 ]  # fmt: skip
 
 

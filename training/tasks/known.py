@@ -80,7 +80,8 @@ def _read(rng: random.Random, split: str) -> tuple:
     file = path(rng, split)
     text = rng.choice((
         "Read the file {}.", "read {}", "Show me {}.", "What is in {}?", "Open {} and tell me what it says.", "cat {}",
-        "Please read {}.", "read the file {}", "What does {} say?", "Can you read {}?", "Look at {}.", "show the file {}",
+        "Please read {}.", "read the file {}", "What does {} say?", "Can you read {}?", "Look at {}.",
+        "show the file {}",
     )).format(file)  # fmt: skip
     body = _content(rng, split)
     if rng.random() < 0.3:
@@ -127,10 +128,13 @@ def _bash(rng: random.Random, split: str) -> tuple:
     file, noun = path(rng, split), rng.choice(w.NOUNS)
     command = rng.choice((
         "ls -la", "pwd", "make", "make test", "cargo build", "cargo test", "git status", "git log", f"cat {file}",
-        f"wc -l {file}", f"rm {file}", f"mkdir {noun}", f"python {noun}.py", f"grep {noun} {file}", f"echo {noun}", "date",
+        f"wc -l {file}", f"rm {file}", f"mkdir {noun}", f"python {noun}.py", f"grep {noun} {file}", f"echo {noun}",
+        "date",
         f"touch {file}", "whoami", f"head -n {rng.randint(1, 50)} {file}", f"cp {file} {noun}.txt", f"cd {noun} && ls",
     ))  # fmt: skip
-    text = rng.choice(("Run {}", "run {}", "Run the command {}", "Please run `{}`.", "Execute `{}`.", "run `{}` for me"))
+    text = rng.choice(
+        ("Run {}", "run {}", "Run the command {}", "Please run `{}`.", "Execute `{}`.", "run `{}` for me")
+    )
     body = _content(rng, split)
     return text.format(command), {"command": command}, _text(body)
 
@@ -138,7 +142,8 @@ def _bash(rng: random.Random, split: str) -> tuple:
 def _search(rng: random.Random, split: str) -> tuple:
     query = rng.choice((phrase(rng).lower(), w.nonsense(rng, split), w.pair(rng, split)))
     text = rng.choice((
-        'Search for "{}".', 'search "{}"', "Search for {}", "Find {}", 'Look for "{}".', "search for {}", 'Look up "{}".',
+        'Search for "{}".', 'search "{}"', "Search for {}", "Find {}", 'Look for "{}".', "search for {}",
+        'Look up "{}".',
     ))  # fmt: skip
     items = [f"{rng.choice(w.ADJECTIVES)} {rng.choice(w.NOUNS)}" for _ in range(rng.randint(1, 3))]
     arguments = {"query": query}
@@ -161,7 +166,9 @@ def _mail(rng: random.Random, split: str) -> tuple:
 
 def _timer(rng: random.Random, split: str) -> tuple:
     minutes = rng.randint(1, 90)
-    text = rng.choice(("Set a timer for {} minutes.", "timer {} minutes", "Start a timer of {} minutes.", "set a {} minute timer"))
+    text = rng.choice(
+        ("Set a timer for {} minutes.", "timer {} minutes", "Start a timer of {} minutes.", "set a {} minute timer")
+    )
     return text.format(minutes), {"minutes": minutes}, _done()
 
 
@@ -176,7 +183,8 @@ def _calculator(rng: random.Random, split: str) -> tuple:
 def _event(rng: random.Random, split: str) -> tuple:
     title, day = phrase(rng), date(rng)
     text = rng.choice((
-        'Create an event "{t}" on {d}.', 'Add "{t}" to my calendar on {d}.', 'Plan "{t}" for {d}.', 'new event "{t}", {d}',
+        'Create an event "{t}" on {d}.', 'Add "{t}" to my calendar on {d}.', 'Plan "{t}" for {d}.',
+        'new event "{t}", {d}',
     )).format(t=title, d=day)  # fmt: skip
     return text, {"title": title, "date": day}, _done()
 
@@ -191,8 +199,10 @@ _UNIT = {"type": "string", "enum": ["celsius", "fahrenheit"]}
 _ROWS = [
     ("the weather", ("get_weather", "get_current_weather", "weather"), "Get the weather of a city.",
      {"city": _CITY, "unit": _UNIT}, ["city"], _weather, ("get", "weather")),
-    ("the time", ("get_time", "current_time"), "Get the time in a city.", {"city": _CITY}, ["city"], _time, ("get", "time")),
-    ("to read a file", ("read_file", "read", "open_file"), "Read a file.", {"path": _PATH}, ["path"], _read, ("read", "file")),
+    ("the time", ("get_time", "current_time"), "Get the time in a city.", {"city": _CITY}, ["city"], _time, ("get",
+    "time")),
+    ("to read a file", ("read_file", "read", "open_file"), "Read a file.", {"path": _PATH}, ["path"], _read, ("read",
+    "file")),
     ("to write a file", ("write_file", "write"), "Write text to a file.",
      {"path": _PATH, "content": _S}, ["path", "content"], _write, ("write", "file")),
     ("to edit a file", ("edit_file", "edit", "replace"), "Replace text in a file.",

@@ -26,15 +26,19 @@ def sort_numbers(rng: random.Random, split: str) -> Turn:
     result = ", ".join(map(str, sorted(numbers, reverse=down)))
     if down:
         text = rng.choice((
-            "Sort these numbers from large to small: {}", "Sort in descending order: {}", "Sort {} in descending order.",
+            "Sort these numbers from large to small: {}", "Sort in descending order: {}",
+            "Sort {} in descending order.",
             "Order from high to low: {}", "sort down: {}", "Put these numbers in order, largest first: {}",
         ))  # fmt: skip
     else:
         text = rng.choice((
-            "Sort these numbers: {}", "Sort {}", "sort {}", "Sort in ascending order: {}", "Sort {} in ascending order.",
+            "Sort these numbers: {}", "Sort {}", "sort {}", "Sort in ascending order: {}",
+            "Sort {} in ascending order.",
             "Sort from small to large: {}", "Put these numbers in order: {}", "Order the numbers {}", "Please sort: {}",
         ))  # fmt: skip
-    think = ("From large to small" if down else "From small to large") + f": {sorted(numbers, reverse=down)[0]} is first."
+    think = (
+        "From large to small" if down else "From small to large"
+    ) + f": {sorted(numbers, reverse=down)[0]} is first."
     return Turn(text.format(_show(rng, numbers)), result, think, [result], "exact")
 
 
@@ -81,9 +85,18 @@ def letters(rng: random.Random, split: str) -> Turn:
         place = rng.choice(("first", "last"))
         letter = word[0] if place == "first" else word[-1]
         text = rng.choice(("What is the {p} letter of {w}?", "{p} letter of {w}?", "Which letter is {p} in {w}?"))
-        return Turn(text.format(p=place, w=word), f"The {place} letter is {letter}.", f"{spelled}.", [f"letter is {letter}"])
+        return Turn(
+            text.format(p=place, w=word), f"The {place} letter is {letter}.", f"{spelled}.", [f"letter is {letter}"]
+        )
     if style < 0.6:
-        text = rng.choice(("How many letters are in {}?", 'Count the letters of "{}".', "how many letters has {}", "How many letters does {} have?"))
+        text = rng.choice(
+            (
+                "How many letters are in {}?",
+                'Count the letters of "{}".',
+                "how many letters has {}",
+                "How many letters does {} have?",
+            )
+        )
         return Turn(text.format(word), f"{len(word)} letters.", f"{spelled}: {len(word)}.", [str(len(word))])
     text = rng.choice(("Spell {}.", "spell {}", 'How do you spell "{}"?', "Spell the word {}."))
     return Turn(text.format(word), spelled, f"The word is {word}.", [spelled], "exact")
@@ -93,16 +106,31 @@ def count_up(rng: random.Random, split: str) -> Turn:
     """The numbers between two others, up or down; or a word several times."""
     if rng.random() < 0.4:
         word, times = rng.choice(w.NOUNS + w.ANIMALS + w.PEOPLE), rng.randint(2, 5)
-        text = rng.choice(("Say {x} {n} times.", "Repeat {x} {n} times.", 'Write "{x}" {n} times.', "Write {x} {n} times"))
+        text = rng.choice(
+            ("Say {x} {n} times.", "Repeat {x} {n} times.", 'Write "{x}" {n} times.', "Write {x} {n} times")
+        )
         result = " ".join([word] * times)
-        return Turn(text.format(x=word, n=w.NUMBER_WORDS[times]), result, f"I say it {w.NUMBER_WORDS[times]} times.", [result], "exact")
+        return Turn(
+            text.format(x=word, n=w.NUMBER_WORDS[times]),
+            result,
+            f"I say it {w.NUMBER_WORDS[times]} times.",
+            [result],
+            "exact",
+        )
     start = 1 if rng.random() < 0.5 else rng.randint(0, 90)
     end = start + rng.randint(2, 9)
     if rng.random() < 0.25:
         start, end = end, start
     step = 1 if end > start else -1
     result = ", ".join(map(str, range(start, end + step, step)))
-    text = rng.choice(("Count from {a} to {b}.", "count from {a} to {b}", "Write the numbers from {a} to {b}.", "List the numbers {a} to {b}."))
+    text = rng.choice(
+        (
+            "Count from {a} to {b}.",
+            "count from {a} to {b}",
+            "Write the numbers from {a} to {b}.",
+            "List the numbers {a} to {b}.",
+        )
+    )
     if start == 1 and rng.random() < 0.4:
         text = rng.choice(("Count to {b}.", "count to {b}", "Can you count to {b}?"))
     return Turn(text.format(a=start, b=end), result, f"I start with {start} and end with {end}.", [result], "exact")
@@ -130,7 +158,8 @@ def copy(rng: random.Random, split: str) -> Turn:
     """Repeats a random string exactly."""
     text = _random_string(rng, split)
     ask = rng.choice((
-        "Repeat: {}", "Repeat after me: {}", "Copy this: {}", 'Say "{}".', "Say: {}", 'Write "{}".', "repeat {}", "Echo: {}",
+        "Repeat: {}", "Repeat after me: {}", "Copy this: {}", 'Say "{}".', "Say: {}", 'Write "{}".', "repeat {}",
+        "Echo: {}",
         'Repeat exactly: "{}"', "Copy exactly: {}", "Please repeat: {}", 'Say "{}" and nothing else.',
     ))  # fmt: skip
     return Turn(ask.format(text), text, f"I repeat: {text}", [text], "exact")
@@ -156,15 +185,24 @@ def pick(rng: random.Random, split: str) -> Turn:
         large = rng.random() < 0.5
         word = rng.choice(("largest", "biggest", "highest") if large else ("smallest", "lowest"))
         found = max(numbers) if large else min(numbers)
-        text = rng.choice(("What is the {w} number: {l}", "Which number is the {w}: {l}?", "the {w} of {l}", "Find the {w}: {l}"))
-        return Turn(text.format(w=word, l=_show(rng, numbers)), f"The {word} is {found}.", f"The {word} is {found}.", [str(found)])
+        text = rng.choice(
+            ("What is the {w} number: {l}", "Which number is the {w}: {l}?", "the {w} of {l}", "Find the {w}: {l}")
+        )
+        return Turn(
+            text.format(w=word, l=_show(rng, numbers)),
+            f"The {word} is {found}.",
+            f"The {word} is {found}.",
+            [str(found)],
+        )
     pool = rng.choice((w.NOUNS, w.ANIMALS, w.PEOPLE, w.CITIES))
     items = rng.sample(pool, rng.randint(3, 6))
     place = rng.randint(0, min(4, len(items) - 1))
     word = _PLACES[place]
     if rng.random() < 0.4:
         place, word = len(items) - 1, "last"
-    text = rng.choice(("What is the {w} item: {l}", "Which word is {w}: {l}", "the {w} of: {l}", "Tell me the {w} word: {l}"))
+    text = rng.choice(
+        ("What is the {w} item: {l}", "Which word is {w}: {l}", "the {w} of: {l}", "Tell me the {w} word: {l}")
+    )
     think = "It is at the end." if word == "last" else ", ".join(f"{i + 1} {items[i]}" for i in range(place + 1)) + "."
     answer = f"The {word} is {items[place]}."
     return Turn(text.format(w=word, l=", ".join(items)), answer, think, [items[place]])

@@ -77,7 +77,14 @@ def request(rng: random.Random, tool: Tool, arguments: dict, by_name: float = 0.
     joined = listing(parts) if rng.random() < 0.6 and not _crowded(arguments) else ", ".join(parts)
     if _crowded(arguments) and len(parts) > 1:
         joined = "; ".join(parts)
-    fields = {"v": rng.choice(tool.intents), "t": tool.thing, "c": article(tool.thing), "n": tool.name, "a": joined, "A": upper_first(joined)}
+    fields = {
+        "v": rng.choice(tool.intents),
+        "t": tool.thing,
+        "c": article(tool.thing),
+        "n": tool.name,
+        "a": joined,
+        "A": upper_first(joined),
+    }
     if rng.random() < by_name:
         text = rng.choice(_NAMED if parts else _NAMED_BARE)
     elif not parts:

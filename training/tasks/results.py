@@ -22,8 +22,10 @@ class Result:
 FIELDS = """price weight size count level score color owner city status id date speed temperature total stock length
 name rank state rating title age code balance""".split()
 _STATES = "open closed ready empty full lost sold new active broken busy free".split()
-_ERRORS = """not found|no access|the name is not valid|time out|the server is busy|the file does not exist|permission denied|
-the limit is too high|no such user|the key is wrong|disk full|no network""".replace("\n", "").split("|")
+_ERRORS = """not found|no access|the name is not valid|time out|the server is busy|the file does not exist|
+permission denied|the limit is too high|no such user|the key is wrong|disk full|no network""".replace("\n", "").split(
+    "|"
+)
 
 
 def field_value(rng: random.Random, name: str, split: str):
@@ -86,7 +88,9 @@ def plain_result(rng: random.Random, split: str, dumps) -> Result:
         text = rng.choice((words, f"The {w.pair(rng, split)} is {rng.choice(_STATES)}"))
         return Result(text, {}, f"The result is: {text}.", [text])
     if style < 0.72:
-        items = rng.sample(w.NOUNS, rng.randint(2, 4)) if rng.random() < 0.6 else [w.nonsense(rng, split) for _ in "abc"]
+        items = (
+            rng.sample(w.NOUNS, rng.randint(2, 4)) if rng.random() < 0.6 else [w.nonsense(rng, split) for _ in "abc"]
+        )
         body = dumps(items) if rng.random() < 0.6 else "\n".join(items)
         return Result(body, {}, f"The result is: {', '.join(items)}.", items)
     if style < 0.84:

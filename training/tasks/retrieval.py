@@ -16,7 +16,8 @@ _KINDS = {
     ),
     "password": (
         ("The password of {k} is {v}.", "The password for {k} is {v}."),
-        ("What is the password of {k}?", "what is the password for {k}?", "Tell me the password of {k}.", "password of {k}?"),
+        ("What is the password of {k}?", "what is the password for {k}?", "Tell me the password of {k}.",
+        "password of {k}?"),
         "The password of {k} is {v}.",
     ),
     "color": (
@@ -40,18 +41,31 @@ MISSING = "It is not in the text."
 
 _WHO = ("the man", "the woman", "the child", "the teacher", "the driver", "the old man", "the farmer", "the guest")
 _DID = (
-    "walked along the road", "looked out of the window", "sat at the table", "waited for the train", "read a long letter",
+    "walked along the road", "looked out of the window", "sat at the table", "waited for the train",
+    "read a long letter",
     "talked about the weather", "went to the market", "closed the door", "made a cup of tea", "slept for an hour",
     "listened to the rain", "worked in the garden", "carried a heavy box", "told a short story", "washed the plates",
     "crossed the bridge", "played with the ball", "wrote a few words", "cut some bread", "opened an old book",
 )  # fmt: skip
-_WHEN = ("In the morning", "In the evening", "Later", "After that", "Before noon", "At night", "Then", "Every day", "Soon")
+_WHEN = (
+    "In the morning",
+    "In the evening",
+    "Later",
+    "After that",
+    "Before noon",
+    "At night",
+    "Then",
+    "Every day",
+    "Soon",
+)
 _SCENES = (
     "The wind was {a} and the sky was {b}.", "It was a {a} day.", "The water was {a} and {b}.", "Nobody said a word.",
     "The house was {a} and {b}.", "There was a {a} smell in the air.", "The street was {a}.", "Time went by.",
     "The night was {a}.", "All was {a} again.", "The food was {a} and {b}.", "The song was {a}.",
 )  # fmt: skip
-_MOODS = "warm cold quiet dark bright clear soft long short slow calm sweet fresh strange good simple empty clean".split()
+_MOODS = (
+    "warm cold quiet dark bright clear soft long short slow calm sweet fresh strange good simple empty clean".split()
+)
 
 
 def filler(rng: random.Random) -> str:
@@ -197,13 +211,25 @@ def table(rng: random.Random, split: str) -> list:
     kind = rng.choice(("code", "price", "owner", "color", "id"))
     pool = w.NOUNS if rng.random() < 0.6 else w.PEOPLE if kind not in ("owner",) else w.NOUNS
     keys = rng.sample(pool, size)
-    rows = [(key, value(rng, "code" if kind == "id" else kind, split) if kind != "price" else str(rng.randint(1, 99))) for key in keys]
+    rows = [
+        (key, value(rng, "code" if kind == "id" else kind, split) if kind != "price" else str(rng.randint(1, 99)))
+        for key in keys
+    ]
     sign = rng.choice((": ", ": ", " = ", " - ", " | "))
     text = "\n".join(key + sign + found for key, found in rows)
     turns = []
     for key, found in rng.sample(rows, min(size, rng.randint(1, 4))):
-        ask = rng.choice(("What is the {w} of {k}?", "{w} of {k}?", "Which {w} does {k} have?", "what is the {w} of {k}"))
-        turns.append(Turn(ask.format(w=kind, k=key), f"The {kind} of {key} is {found}.", f"The list says: {key}, {found}.", [found]))
+        ask = rng.choice(
+            ("What is the {w} of {k}?", "{w} of {k}?", "Which {w} does {k} have?", "what is the {w} of {k}")
+        )
+        turns.append(
+            Turn(
+                ask.format(w=kind, k=key),
+                f"The {kind} of {key} is {found}.",
+                f"The list says: {key}, {found}.",
+                [found],
+            )
+        )
     head = rng.choice(("", f"This is a list of {kind}s.\n", "List:\n", f"{kind} list:\n"))
     turns[0].user = f"{head}{text}\n\n{turns[0].user}"
     return turns
@@ -216,5 +242,7 @@ def told(rng: random.Random, split: str) -> list:
     for _ in range(rng.randint(1, 3)):
         lead = rng.choice(("Remember: ", "Please remember: ", "Remember this. ", "Note: ", ""))
         count = rng.choice((1, 1, 2))
-        turns.append(Turn(lead + " ".join(facts.add() for _ in range(count)), "I will remember it.", "The user tells me a fact."))
+        turns.append(
+            Turn(lead + " ".join(facts.add() for _ in range(count)), "I will remember it.", "The user tells me a fact.")
+        )
     return turns + questions(rng, facts, len(facts.rows))

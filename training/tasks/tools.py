@@ -71,7 +71,9 @@ class Session:
         opening, name, arguments = want["opening"], want["name"], want["arguments"]
         if not arguments:
             return f"{opening} The tool is {name}. It needs no values."
-        told = ", ".join(f"{key} = {item if isinstance(item, str) else _dumps(item)}" for key, item in arguments.items())
+        told = ", ".join(
+            f"{key} = {item if isinstance(item, str) else _dumps(item)}" for key, item in arguments.items()
+        )
         return f"{opening} The tool is {name}: {told}."
 
     def request(self) -> tuple:
@@ -90,7 +92,11 @@ class Session:
         if rng.random() < 0.5:
             text = ". ".join(texts) + "."
         else:
-            text = texts[0] + "".join(rng.choice((". Also ", ". Then ", " and then ")) + _lower(t) for t in texts[1:]) + "."
+            text = (
+                texts[0]
+                + "".join(rng.choice((". Also ", ". Then ", " and then ")) + _lower(t) for t in texts[1:])
+                + "."
+            )
         reason = f"There are {w.NUMBER_WORDS[len(wants)]} calls. " + " ".join(map(self._reason, wants))
         return text, reason, wants
 
@@ -129,7 +135,8 @@ class Session:
         """Result messages and the answer, and the results themselves."""
         shown = [self._result(want) for want in wants]
         messages = [
-            {"role": "tool", "tool_call_id": call["id"], "content": result.body} for call, result in zip(calls, shown)
+            {"role": "tool", "tool_call_id": call["id"], "content": result.body}
+            for call, result in zip(calls, shown, strict=True)
         ]
         answer = " ".join(result.answer for result in shown)
         thought = _result_thought(shown, wants[0]["asked"])
@@ -138,8 +145,12 @@ class Session:
 
     def _follow_up(self, result: results.Result, asked: str) -> Turn:
         other = self.rng.choice([name for name in result.fields if name != asked])
-        text = self.rng.choice(("And the {}?", "What is the {}?", "And what is the {}?", "tell me the {} too")).format(other)
-        return Turn(text, f"The {other} is {result.fields[other]}.", f"The result has the {other}: {result.fields[other]}.")
+        text = self.rng.choice(("And the {}?", "What is the {}?", "And what is the {}?", "tell me the {} too")).format(
+            other
+        )
+        return Turn(
+            text, f"The {other} is {result.fields[other]}.", f"The result has the {other}: {result.fields[other]}."
+        )
 
     def missing_turn(self) -> list:
         """A request without a required value: the model asks, the user tells, the call follows."""
@@ -162,10 +173,14 @@ class Session:
             f"{want['opening']} The tool is {tool.name}. The {label} is missing.",
         )
         reply = rng.choice(("{}", "{}", "The {l} is {}.", "{l}: {}", "Use {}.")).format(given, l=label)
-        return ask.messages() + [
-            {"role": "user", "content": reply},
-            {"role": "assistant", "content": "", "reasoning_content": self._reason(want), "tool_calls": calls},
-        ] + self._close(calls, [want])[0]
+        return (
+            ask.messages()
+            + [
+                {"role": "user", "content": reply},
+                {"role": "assistant", "content": "", "reasoning_content": self._reason(want), "tool_calls": calls},
+            ]
+            + self._close(calls, [want])[0]
+        )
 
     def two_step_turn(self) -> list:
         """A second call that takes a value from the first one's result, in one request."""
@@ -192,7 +207,9 @@ class Session:
             reason = self._reason(want)
             if steps:
                 reason = f"The {label} is {found}. {reason}"
-            steps.append((want, call, {"role": "assistant", "content": "", "reasoning_content": reason, "tool_calls": [call]}))
+            steps.append(
+                (want, call, {"role": "assistant", "content": "", "reasoning_content": reason, "tool_calls": [call]})
+            )
         shown = {label: found}
         if rng.random() < 0.5:
             shown["count"] = rng.randint(0, 99)
@@ -210,12 +227,16 @@ class Session:
                 break
         text = requests.request(rng, tool, schemas.arguments(rng, tool, self.split), 0.0)
         doing = f"{tool.intents[0]} the {tool.thing}"
-        return Turn(text, "No tool fits this request.", f"The user wants to {doing}. No tool does that.", ["no tool fits"])
+        return Turn(
+            text, "No tool fits this request.", f"The user wants to {doing}. No tool does that.", ["no tool fits"]
+        )
 
     def list_turn(self) -> Turn:
         """The user asks which tools there are."""
         names = [entry["function"]["name"] for entry in self.shown]
-        text = self.rng.choice(("Which tools do you have?", "What tools can you use?", "list your tools", "which tools?"))
+        text = self.rng.choice(
+            ("Which tools do you have?", "What tools can you use?", "list your tools", "which tools?")
+        )
         return Turn(text, f"I have {listing(names)}.", "I list the tool names.", names)
 
 
