@@ -1,7 +1,7 @@
 """Word lists of the miniature's world, the split into training and held-out parts, and made-up words.
 
-A *held-out* noun never names a tool, a parameter or a document key in training; it still occurs there in copied lists,
-so its token is known. Pairs of words and made-up words are held out by a hash of their text.
+A *held-out* noun is never the thing of a random tool in training; it still occurs there in copied lists and in document
+keys, so its token is known. Pairs of words (document keys) and made-up words are held out by a hash of their text.
 """
 
 import random
