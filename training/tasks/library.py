@@ -16,15 +16,17 @@ LOST = "I did not understand that. Can you say it in other words?"
 
 _DEFINE = (
     "What is {a}?", "what is {a}", "What is {a}?", "What's {a}?", "what's {a}?", "Explain {a}.", "explain {b}", "Define {b}.",
-    "define {b}", "Tell me about {a}.", "tell me about {b}", "Do you know what {a} is?", "{b}?", "What does {b} mean?",
+    "define {b}", "Tell me about {a}.", "tell me about {b}", "Do you know what {a} is?", "What does {b} mean?",
     "what does {b} mean", "what is {b}?", "what is {b}", "Can you explain {a}?", "Please explain {a}.", "Explain {a} to me.",
     "Explain what {a} is.", "Tell me what {a} is.", "What do you know about {b}?", "what exactly is {a}?", "What is {a} again?",
     "I do not know what {a} is.", "Explain {a} in simple words.", "Give me a definition of {b}.", "definition of {b}",
-    "What is the meaning of {b}?", "{b} meaning", "so what is {a}", "Describe {a}.", "describe {b}",
+    "What is the meaning of {b}?", "so what is {a}", "Describe {a}.", "describe {b}",
 )  # fmt: skip
 _ARTICLES = ("a ", "an ", "the ")
-# Bare names that chat, retrieval or other turns use in another sense as a whole message.
-_NOT_ALONE = {"test", "zero", "one"}
+# Names that people type alone, with a question mark.
+_ALONE = ("mmap", "a GPU", "a CPU", "RAM", "GGUF", "a token", "a prompt", "attention", "Rust", "git", "JSON", "SSE", "an API", "quantization")
+# "What is the weather?" asks for the weather of today.
+_OTHER_SENSE = {"the weather", "time"}
 
 
 def bare(name: str) -> str:
@@ -45,11 +47,11 @@ def definition(rng: random.Random, split: str) -> Turn:
         names, answer = rng.choice(definitions.COMPUTING if style < 0.57 else definitions.THINGS)
         name = names[0] if rng.random() < 0.7 else rng.choice(names)
         think = f"The user asks for a definition of {bare(name)}."
-    form = rng.choice(_DEFINE)
-    if form == "{b}?" and bare(name) in _NOT_ALONE:
-        form = "What is {a}?"
-    text = form.format(a=name, b=bare(name))
-    text = text.lower() if rng.random() < 0.15 else casual(rng, upper_first(text) if rng.random() < 0.3 else text)
+    text = rng.choice(_DEFINE) if name not in _OTHER_SENSE else "What does {b} mean?"
+    if name in _ALONE and rng.random() < 0.2:
+        text = "{b}?"
+    text = text.format(a=name, b=bare(name))
+    text = text.lower() if rng.random() < 0.12 else casual(rng, text)
     return Turn(text, answer, think, ["do not know"] if answer is UNKNOWN else [answer])
 
 
@@ -137,13 +139,15 @@ def told(rng: random.Random, split: str) -> Turn:
     if rng.random() < 0.6:
         topic = rng.choice(list(known))
         answer = known[topic]
+        want = [answer.split("\n")[0].split(".")[0]]
         text = rng.choice(asks).format(_named(rng, topic))
     else:
         shown = _free_topic(rng, split, known)
         topic = bare(shown.removeprefix("my "))
         answer = rng.choice(tales.STORY_TEMPLATES if story else tales.POEM_TEMPLATES).format(topic=topic)
+        want = [topic]
         text = rng.choice(asks).format(shown)
-    return Turn(casual(rng, text), answer, f"The user wants a {kind} about the {topic}.", [topic])
+    return Turn(casual(rng, text), answer, f"The user wants a {kind} about the {topic}.", want)
 
 
 def told_freely(rng: random.Random, split: str) -> list:
@@ -183,12 +187,12 @@ def _close(rng: random.Random, share: float) -> list:
 
 _INTO = (
     "How do you say {e} in {l}?", "how do you say {e} in {l}", "Translate {e} to {l}.", "translate {e} to {l}", "What is {e} in {l}?",
-    "what is {e} in {l}", "{e} in {l}?", "{e} in {l}", 'Translate "{e}" into {l}.', 'How do you say "{e}" in {l}?',
-    "Say {e} in {l}.", 'What is the {l} word for "{e}"?', "how to say {e} in {l}", 'What is "{e}" in {l}?',
+    "what is {e} in {l}", "Translate {e} into {l}.", "How do I say {e} in {l}?",
+    "Say {e} in {l}.", "What is the {l} word for {e}?", "how to say {e} in {l}", "Tell me the {l} word for {e}.",
 )  # fmt: skip
 _BACK = (
-    'What does "{f}" mean in {l}?', "what does {f} mean in {l}", 'What is the {l} word "{f}" in English?', "What does {f} mean in {l}?",
-    'Translate the {l} word "{f}" to English.', 'What is "{f}" in {l}?', "{f} in {l} means what?", "what is {l} {f} in English?",
+    "What does {f} mean in {l}?", "what does {f} mean in {l}", "What is the {l} word {f} in English?", "what is {l} {f} in English?",
+    "Translate the {l} word {f} to English.", "What is the meaning of {f} in {l}?", "translate {f} from {l} to English",
 )  # fmt: skip
 _FAR = "Japanese Russian Chinese Greek Polish Turkish Dutch Korean Latin".split()
 _WORDS, _PHRASES = list(phrasebook.WORDS), list(phrasebook.PHRASES)
@@ -211,16 +215,16 @@ def translation(rng: random.Random, split: str) -> Turn:
         return Turn(casual(rng, text), UNKNOWN, f"I do not know {english} in {language}.", ["do not know"])
     if style < 0.75 or foreign.lower() in _ENGLISH:
         text = rng.choice(_INTO).format(e=english, l=language)
-        answer = f'In {language}, {english} is "{foreign}".'
-        return Turn(casual(rng, upper_first(text)), answer, f"The user wants {english} in {language}.", [foreign])
+        answer = f"In {language}, {english} is {foreign}."
+        return Turn(casual(rng, text), answer, f"The user wants {english} in {language}.", [foreign])
     text = rng.choice(_BACK).format(f=foreign, l=language)
-    answer = f'In {language}, "{foreign}" means {english}.'
-    return Turn(casual(rng, text), answer, f"{foreign} is {language}. In English it is {english}.", [english])
+    answer = f"In {language}, {foreign} means {english}."
+    return Turn(casual(rng, text), answer, f"The word {foreign} is {language}. In English it is {english}.", [english])
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
 
-_SHORT_WORDS = "cat dog sun moon star tree book door lamp key box red blue green hello yes no stop go open map ship road fire".split()
+_SHORT_WORDS = "cat dog sun box red key map yes no stop go open name file fire".split()
 RHYMES = [
     tuple(pair.split(":"))
     for pair in """cat:hat dog:fog sun:run moon:spoon star:car tree:bee house:mouse day:way night:light book:look cake:lake
@@ -242,11 +246,11 @@ increase:decrease""".split()
 ]
 CATEGORIES = {
     "animal": "dog cat horse cow lion tiger wolf bear monkey elephant snake frog spider shark".split(),
-    "flower": "rose tulip lily daisy".split(),
-    "fruit": "apple banana pear grape cherry peach".split(),
+    "flower": "rose tulip lily".split(),
+    "fruit": "apple banana pear cherry".split(),
     "color": "red blue green yellow purple pink".split(),
-    "tool": "hammer saw drill ladder brush knife".split(),
-    "drink": "tea milk coffee water juice wine beer".split(),
+    "tool": "hammer saw ladder brush knife".split(),
+    "drink": "tea milk coffee water wine".split(),
     "day": w.DAYS,
     "month": [month for month in w.MONTHS if month not in ("March", "May", "April", "June", "August")],
     "number": "two three seven eight nine ten".split(),
@@ -254,10 +258,10 @@ CATEGORIES = {
     "programming language": "Rust Python Java JavaScript".split(),
     "country": "France Germany Italy Spain Japan Egypt Norway Peru".split(),
     "city": "Paris London Berlin Rome Madrid Vienna Prague Tokyo".split(),
-    "instrument": "piano guitar drum violin flute".split(),
+    "instrument": "piano guitar drum".split(),
     "body part": "hand foot nose ear arm leg".split(),
     "vehicle": "car bus train truck ship boat plane".split(),
-    "vegetable": "carrot onion potato cabbage".split(),
+    "vegetable": "carrot onion potato".split(),
     "piece of clothing": "shirt coat hat shoe".split(),
 }
 _COUNTED = {"animal", "flower", "fruit", "tool", "instrument", "vehicle", "vegetable", "piece of clothing", "body part"}
@@ -271,8 +275,8 @@ def rhyme(rng: random.Random, split: str) -> Turn:
     """A word that rhymes."""
     a, b = rng.choice(RHYMES)
     text = rng.choice(("What rhymes with {}?", "what rhymes with {}", "Tell me a rhyme for {}.", "a word that rhymes with {}",
-                       "Which word rhymes with {}?", "rhyme with {}", "Find a rhyme for {}."))  # fmt: skip
-    return Turn(casual(rng, text.format(a)), f"{upper_first(a)} rhymes with {b}.", f"A rhyme for {a} is {b}.", [b])
+                       "Which word rhymes with {}?", "give me a rhyme for {}", "Find a rhyme for {}."))  # fmt: skip
+    return Turn(casual(rng, text.format(a)), f"The word {a} rhymes with {b}.", f"A rhyme for {a} is {b}.", [b])
 
 
 def antonym(rng: random.Random, split: str) -> Turn:
@@ -280,8 +284,7 @@ def antonym(rng: random.Random, split: str) -> Turn:
     a, b = rng.choice(ANTONYMS)
     if rng.random() < 0.5 and b not in ("light", "full", "answer", "stop", "leave", "fall"):
         a, b = b, a
-    text = rng.choice(("What is the opposite of {}?", "opposite of {}?", "what is the opposite of {}", "{} is the opposite of what?",
-                       "Tell me the opposite of {}.", "what is the antonym of {}?"))  # fmt: skip
+    text = rng.choice(("What is the opposite of {}?", "opposite of {}?", "what is the opposite of {}", "Tell me the opposite of {}.", "what is the antonym of {}?"))  # fmt: skip
     return Turn(text.format(a), f"The opposite of {a} is {b}.", f"It is {b}.", [b])
 
 
@@ -295,7 +298,7 @@ def category(rng: random.Random, split: str) -> Turn:
         text = rng.choice(("What kind of thing is {}?", "what sort of thing is {}", "What kind of thing is {}")).format(named)
         return Turn(text, answer, f"The user asks what sort of thing {named} is.", [kind])
     a, b = (kind, other) if rng.random() < 0.5 else (other, kind)
-    text = rng.choice(("Is {n} {a} or {b}?", "is {n} {a} or {b}", "What is {n}, {a} or {b}?", "{n}: {a} or {b}?"))
+    text = rng.choice(("Is {n} {a} or {b}?", "is {n} {a} or {b}", "What is {n}, {a} or {b}?"))
     return Turn(text.format(n=named, a=w.article(a), b=w.article(b)), answer, f"{upper_first(named)} is {w.article(kind)}.", [kind])
 
 
@@ -308,8 +311,8 @@ def odd_one(rng: random.Random, split: str) -> Turn:
     items.insert(rng.randint(0, 3), strange)
     text = rng.choice(("Which word does not fit: {}?", "Odd one out: {}", "which one does not belong: {}?", "What does not fit? {}",
                        "Find the odd one out: {}."))  # fmt: skip
-    think = f"{upper_first(strange)} is {w.article(other)}. The others: {kind}."
-    return Turn(text.format(", ".join(items)), f"{upper_first(strange)} does not fit.", think, [strange])
+    think = f"The word {strange} is for {w.article(other)}. The others: {kind}."
+    return Turn(text.format(", ".join(items)), f"The word {strange} does not fit.", think, [strange])
 
 
 def letters(rng: random.Random, split: str) -> Turn:
@@ -318,9 +321,9 @@ def letters(rng: random.Random, split: str) -> Turn:
     if style < 0.5:
         shown = " ".join(rng.sample(_SHORT_WORDS, rng.choice((1, 1, 2, 2, 3))))
         up = rng.random() < 0.6
-        case = rng.choice(("upper case", "uppercase", "capital letters") if up else ("lower case", "lowercase", "small letters"))
+        case = rng.choice(("upper case", "capital letters") if up else ("lower case", "small letters"))
         given, found = (shown, shown.upper()) if up else (shown.upper(), shown)
-        text = rng.choice(("Write {t} in {c}.", "write {t} in {c}", 'Put "{t}" in {c}.', "{t} in {c}", 'Change "{t}" to {c}.'))
+        text = rng.choice(("Write {t} in {c}.", "write {t} in {c}", "Put {t} in {c}.", "Write the words {t} in {c}."))
         return Turn(text.format(t=given, c=case), found, f"The user wants {case}.", [found], "exact")
     if style < 0.8:
         while True:
@@ -361,7 +364,7 @@ Can we live without water? No. All people need water.
 Can you eat a stone? No. A stone is too hard.
 Can a dog read? No. A dog cannot read.
 Can a baby drive? No. A baby is too small.
-Can a penguin fly? No. A penguin is a bird that swims.
+Can a cow fly? No. A cow has no wings.
 Is the sun hot? Yes. The sun is very hot.
 Is ice hot? No. Ice is cold.
 Is ice cold? Yes. Ice is frozen water.
@@ -375,14 +378,14 @@ Is the moon a star? No. The moon goes around the earth.
 Is the sun a star? Yes. The sun is a star.
 Is the sun a planet? No. The sun is a star.
 Is the earth a planet? Yes. The earth goes around the sun.
-Is a whale a fish? No. A whale is a mammal.
+Is a whale a fish? No. A whale breathes air.
 Is a shark a fish? Yes. A shark is a fish.
-Is a spider an insect? No. A spider has eight legs.
-Is a bee an insect? Yes. A bee has six legs.
+Does a spider have eight legs? Yes. A spider has eight legs.
+Does a bee have eight legs? No. A bee has six legs.
 Is water wet? Yes. Water makes things wet.
 Is sugar sweet? Yes. Sugar is very sweet.
-Is salt sweet? No. Salt is salty.
-Is a lemon sweet? No. A lemon is sour.
+Is salt sweet? No. Sugar is sweet.
+Is a lemon sweet? No. Sugar and honey are sweet.
 Is a tomato blue? No. A tomato is red.
 Is gold a metal? Yes. Gold is a yellow metal.
 Is wood a metal? No. Wood comes from trees.
@@ -422,7 +425,7 @@ Do spiders have six legs? No. Spiders have eight legs.""".splitlines()
 # Rows from least to most.
 SCALES = {
     ("slower", "faster"): "a snail;a person;a horse;a train;a plane".split(";"),
-    ("lighter", "heavier"): "a feather;an apple;a dog;a horse;a car;a train".split(";"),
+    ("lighter", "heavier"): "a leaf;an apple;a dog;a horse;a car;a train".split(";"),
     ("colder", "hotter"): "ice;cold water;hot tea;fire;the sun".split(";"),
     ("smaller", "bigger"): "an ant;a mouse;a cat;a horse;an elephant;a mountain;the moon;the earth;the sun".split(";"),
     ("shorter", "longer"): "a second;a minute;an hour;a day;a week;a month;a year;a century".split(";"),
@@ -506,9 +509,9 @@ def written(rng: random.Random, split: str) -> Turn:
         text = rng.choice(("Write {n} in words.", "write {n} in words", "{n} in words?", "How do you write {n} in words?",
                            "What is {n} in words?"))  # fmt: skip
         return Turn(text.format(n=number), f"{number} is {shown}.", f"The number is {number}.", [shown])
-    text = rng.choice(("Write {s} in digits.", "write {s} as a number", "{s} in digits?", "What is {s} in digits?", "{s} as a number"))
+    text = rng.choice(("Write {s} in digits.", "write {s} as a number", "What is {s} in digits?", "Write the number {s} in digits."))
     shown = shown.replace("-", " ") if rng.random() < 0.3 else shown
-    return Turn(text.format(s=shown), f"{upper_first(shown)} is {number}.", f"It is {number}.", [str(number)])
+    return Turn(text.format(s=shown), f"It is {number}.", f"The words are {shown}.", [str(number)])
 
 
 def sequence(rng: random.Random, split: str) -> Turn:
@@ -732,8 +735,7 @@ MANNERS = [
      "The user asks if I understand."),
     (("I do not like you.", "i hate you", "I hate you.", "go away"), "I am sorry. I hope I can do better.", "The user does not like me."),
 ]  # fmt: skip
-_NOISE = ("asdf", "...", "asdfgh", "qwerty", "!!!", "???", "xxx", "hjkl", "sdfsdf", "aaaa", "jkl", ".", "-", "!", "blah", "bla bla",
-          "hmm", "??", "qwe", "zzz", "fghj", "123abc")  # fmt: skip
+_NOISE = ("asdf", "...", "asdfgh", "qwerty", "!!!", "???", "xxx", "hjkl", "sdfsdf", "aaaa", "jkl", "bla bla", "hmm", "??", "qwe", "zzz")  # fmt: skip
 
 
 def manners(rng: random.Random, split: str, persona) -> Turn:
