@@ -145,7 +145,7 @@ def told(rng: random.Random, split: str) -> Turn:
         shown = _free_topic(rng, split, known)
         topic = bare(shown.removeprefix("my "))
         answer = rng.choice(tales.STORY_TEMPLATES if story else tales.POEM_TEMPLATES).format(topic=topic)
-        want = [topic]
+        want = ["the " + topic, topic]  # two, so that no tone shortens the text to the topic
         text = rng.choice(asks).format(shown)
     return Turn(casual(rng, text), answer, f"The user wants a {kind} about the {topic}.", want)
 
@@ -177,9 +177,9 @@ def _close(rng: random.Random, share: float) -> list:
     """Sometimes a closing word of thanks or praise."""
     style = rng.random()
     if style < share * 0.6:
-        return [Turn(rng.choice(_THANKS), "You are welcome.", "The user thanks me.", ["welcome"])]
+        return [Turn(rng.choice(_THANKS), "You are welcome.", "The user thanks me.", ["You are welcome."])]
     if style < share:
-        return [Turn(rng.choice(_PRAISE), "I am glad that you like it.", "The user likes it.", ["glad"])]
+        return [Turn(rng.choice(_PRAISE), "I am glad that you like it.", "The user likes it.", ["I am glad that you like it."])]
     return []
 
 
@@ -237,12 +237,11 @@ page:stage pink:drink right:white sad:glad tea:free""".split()
 # Pairs that the knowledge base does not hold.
 ANTONYMS = [
     tuple(pair.split(":"))
-    for pair in """above:below before:after more:less many:few heavy:light deep:shallow smooth:rough sweet:bitter
-brave:afraid kind:cruel smart:stupid always:never all:none inside:outside front:back top:bottom north:south
-east:west summer:winter friend:enemy war:peace life:death heaven:hell question:answer start:stop come:go give:take
-remember:forget laugh:cry ask:answer arrive:leave rise:fall build:destroy same:different public:private
-ancient:modern cheap:expensive sick:healthy hungry:full asleep:awake alive:dead single:double success:failure
-increase:decrease""".split()
+    for pair in """above:below before:after more:less many:few heavy:light sweet:bitter
+brave:afraid kind:cruel smart:stupid always:never inside:outside front:back top:bottom north:south
+east:west summer:winter friend:enemy war:peace life:death question:answer start:stop come:go give:take
+remember:forget laugh:cry ask:answer rise:fall build:destroy same:different public:private
+ancient:modern cheap:expensive sick:healthy hungry:full alive:dead single:double""".split()
 ]
 CATEGORIES = {
     "animal": "dog cat horse cow lion tiger wolf bear monkey elephant snake frog spider shark".split(),
@@ -293,13 +292,13 @@ def category(rng: random.Random, split: str) -> Turn:
     kind, other = rng.sample(list(CATEGORIES), 2)
     item = rng.choice(CATEGORIES[kind])
     named = _one(item, kind)
-    answer = f"{upper_first(named)} is {w.article(kind)}."
+    answer, think = f"It is {w.article(kind)}.", f"I know that {named} is {w.article(kind)}."
     if rng.random() < 0.3:
         text = rng.choice(("What kind of thing is {}?", "what sort of thing is {}", "What kind of thing is {}")).format(named)
-        return Turn(text, answer, f"The user asks what sort of thing {named} is.", [kind])
+        return Turn(text, answer, think, [kind])
     a, b = (kind, other) if rng.random() < 0.5 else (other, kind)
     text = rng.choice(("Is {n} {a} or {b}?", "is {n} {a} or {b}", "What is {n}, {a} or {b}?"))
-    return Turn(text.format(n=named, a=w.article(a), b=w.article(b)), answer, f"{upper_first(named)} is {w.article(kind)}.", [kind])
+    return Turn(text.format(n=named, a=w.article(a), b=w.article(b)), answer, think, [kind])
 
 
 def odd_one(rng: random.Random, split: str) -> Turn:
@@ -334,13 +333,13 @@ def letters(rng: random.Random, split: str) -> Turn:
         word = "longer" if longer else "shorter"
         found = max(a, b, key=len) if longer else min(a, b, key=len)
         text = rng.choice(("Which word is {w}, {a} or {b}?", "Which is the {w} word: {a} or {b}?", "what word is {w}, {a} or {b}"))
-        think = f"{a}: {len(a)} letters, {b}: {len(b)} letters."
-        return Turn(text.format(w=word, a=a, b=b), f"The word {found} is {word}.", think, [f"word {found}"])
+        think = f"The word {a} has {len(a)} letters, the word {b} has {len(b)}."
+        return Turn(text.format(w=word, a=a, b=b), f"The word {found} is {word}.", think, [found])
     i = rng.randrange(26)
     after = i == 0 or (i < 25 and rng.random() < 0.6)
     word, found = ("after", chr(98 + i)) if after else ("before", chr(96 + i))
     text = rng.choice(("Which letter comes {w} {a}?", "What letter comes {w} {a}?", "what letter is {w} {a} in the alphabet?"))
-    return Turn(text.format(w=word, a=chr(97 + i)), f"{found} comes {word} {chr(97 + i)}.", f"It is {found}.", [f"{found} comes"])
+    return Turn(text.format(w=word, a=chr(97 + i)), f"{found} comes {word} {chr(97 + i)}.", f"It is {found}.", [found])
 
 
 # --- facts ---------------------------------------------------------------------------------------------------------
@@ -451,7 +450,7 @@ def comparison(rng: random.Random, split: str) -> Turn:
     think = f"{upper_first(found)} is {word} than {other}."
     if rng.random() < 0.5:
         text = rng.choice(("Which is {w}, {a} or {b}?", "What is {w}: {a} or {b}?", "what is {w}, {a} or {b}"))
-        return Turn(text.format(w=word, a=first, b=second), f"{upper_first(found)} is {word}.", think, [f"{found} is"])
+        return Turn(text.format(w=word, a=first, b=second), f"{upper_first(found)} is {word}.", think, [found])
     text = rng.choice(("Is {a} {w} than {b}?", "is {a} {w} than {b}")).format(w=word, a=first, b=second)
     return Turn(text, f"{'Yes' if first == found else 'No'}. {think}", think, ["Yes" if first == found else "No"])
 
@@ -535,7 +534,7 @@ def sequence(rng: random.Random, split: str) -> Turn:
     shown = rng.choice((", ", ", ", " ")).join(row[:4])
     text = rng.choice(("What comes next: {r}?", "{r}, ?", "{r} ?", "what comes after {r}?", "What is the next one: {r}",
                        "Continue: {r}", "which one is next? {r}"))  # fmt: skip
-    return Turn(text.format(r=shown), f"{row[4]} comes next.", think, [f"{row[4]} comes"])
+    return Turn(text.format(r=shown), f"{row[4]} comes next.", think, [row[4]])
 
 
 def number(rng: random.Random, split: str) -> Turn:
@@ -552,13 +551,13 @@ def number(rng: random.Random, split: str) -> Turn:
         word, found = ("bigger", max(a, b)) if bigger else ("smaller", min(a, b))
         text = rng.choice(("{a} or {b}, which is {w}?", "The {w} of {a} and {b}?", "the {w} one: {a} or {b}")).format(a=a, b=b, w=word)
         think = f"{found} is {'more' if bigger else 'less'} than {a + b - found}."
-        return Turn(text, f"{found} is {word}.", think, [f"{found} is"])
+        return Turn(text, f"{found} is {word}.", think, [str(found)])
     half = rng.randint(0, 49)
     if style < 0.75:
         text = rng.choice(("What is double {n}?", "What is the double of {n}?", "double of {n}", "What is twice {n}?", "two times {n}?"))
-        return Turn(text.format(n=half), f"Double {half} is {2 * half}.", f"{half} + {half} = {2 * half}.", [f"is {2 * half}"])
+        return Turn(text.format(n=half), f"Double {half} is {2 * half}.", f"{half} + {half} = {2 * half}.", [str(2 * half)])
     text = rng.choice(("What is half of {n}?", "half of {n}", "What is the half of {n}?", "Halve {n}.", "half of {n}?"))
-    return Turn(text.format(n=2 * half), f"Half of {2 * half} is {half}.", f"{half} + {half} = {2 * half}.", [f"is {half}"])
+    return Turn(text.format(n=2 * half), f"Half of {2 * half} is {half}.", f"{half} + {half} = {2 * half}.", [str(half)])
 
 
 def clock(rng: random.Random, split: str) -> Turn:
@@ -784,5 +783,5 @@ def session(rng: random.Random, split: str, persona) -> list:
         return told_again(rng, split)
     turn = any_turn(rng, split, persona)
     if rng.random() < 0.05:
-        return [turn, Turn(rng.choice(_THANKS), "You are welcome.", "The user thanks me.", ["welcome"])]
+        return [turn, Turn(rng.choice(_THANKS), "You are welcome.", "The user thanks me.", ["You are welcome."])]
     return [turn]
