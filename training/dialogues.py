@@ -4,16 +4,27 @@
 """
 
 import random
+import re
 
 from render import EFFORT, render
-from tasks import arith, chat, exam, order, retrieval, structured, tools
+from tasks import agent, arith, chat, clutter, exam, memory, order, prompts, retrieval, structured, tools
 
 # Characters in one token of the pruned vocabulary, measured on this corpus (see vocab.py); on the safe side.
 CHARS_PER_TOKEN = 3.6
 RETRIEVAL_CHARS = 4.25
+# About one match for one token; measured within 5% on talk and calls. Schemas have more runs of marks, so fewer tokens.
+_PIECES = re.compile(r" ?[A-Za-z]{1,6}|\d{1,2}|[^\sA-Za-z\d]{1,2}|\s+").findall
+_SCHEMA_DENSITY = 0.84
+_TOOLS_HEAD = 820
 _TOOLS_TEXT = "You have access to tools. Use them when they help."
 _OPENINGS = ("Hi, ", "Hello! ", "Hello, ", "Please: ", "Hi! ", "hey, ", "I have a question. ", "Question: ")
-_TURN_OVERHEAD = 20
+# Of a message: its control tokens.
+_TURN_OVERHEAD = 9
+
+
+def measure(text: str) -> float:
+    """The space of a text in characters of average density: its tokens, estimated without the tokenizer."""
+    return CHARS_PER_TOKEN * len(_PIECES(text))
 
 
 class Draft:
@@ -27,19 +38,21 @@ class Draft:
         style = rng.random() if self.thinking else 1.0
         self.effort = "max" if style < 0.03 else "max-0731" if style < 0.045 else None
         if self.effort:
-            self.space -= 0.8 * len(EFFORT[self.effort])
+            self.space -= measure(EFFORT[self.effort])
 
-    def cost(self, messages: list) -> int:
-        """Characters that messages take in the rendered text, approximately and rather too many."""
-        total = 0
+    def cost(self, messages: list) -> float:
+        """Space that messages take in the rendered text."""
+        total = 0.0
         for message in messages:
-            total += len(message.get("content") or "") + _TURN_OVERHEAD
+            total += measure(message.get("content") or "") + _TURN_OVERHEAD
+            if message["role"] == "tool":
+                total += 20
             if self.thinking:
-                total += len(message.get("reasoning_content") or "")
+                total += measure(message.get("reasoning_content") or "")
             for call in message.get("tool_calls", ()):
                 function = call["function"]
-                total += 110 + len(function["arguments"]) + len(function["name"])
-                total += 50 * function["arguments"].count('": ')
+                total += 95 + measure(function["arguments"]) + measure(function["name"])
+                total += 40 * function["arguments"].count('": ')
         return total
 
     def add(self, messages: list) -> bool:
@@ -60,7 +73,18 @@ class Draft:
         if text is not None or extra:
             message = {"role": "system", "content": text or "", **extra}
             self.messages.insert(0, message)
-            self.space -= len(text or "")
+            self.space -= measure(text or "")
+            if extra.get("tools"):
+                schemas = "".join(str(tool["function"]) for tool in extra["tools"])
+                self.space -= _TOOLS_HEAD + _SCHEMA_DENSITY * measure(schemas)
+
+    def long_system(self, most: float, opening: str | None = None) -> str | None:
+        """In about one conversation in six a long system text of at most that share of the space, else None."""
+        characters = min(most * self.space, 9000)
+        if characters < 220 or self.rng.random() > 0.17:
+            return None
+        size = self.rng.uniform(200, characters) if self.rng.random() < 0.6 else characters
+        return prompts.long_text(self.rng, self.split, int(size), opening)
 
     def text(self) -> str:
         """The rendered conversation."""
@@ -79,9 +103,12 @@ def _turn_group(rng: random.Random, split: str, persona: chat.Persona) -> list:
         return retrieval.table(rng, split)
     if style < 0.65:
         return retrieval.told(rng, split)
-    if style < 0.72:
+    if style < 0.70:
         return chat.about_user(rng, split, persona)
-    if style < 0.78:
+    if style < 0.74:
+        between = [other for _ in range(rng.choice((0, 1, 1, 2, 3))) for other in [chat.any_turn(rng, split, persona)]]
+        return memory.session(rng, split, between)
+    if style < 0.79:
         return [structured.turn_plain(rng, split)]
     return [chat.any_turn(rng, split, persona)]
 
@@ -90,7 +117,7 @@ def mixed(draft: Draft) -> None:
     """Turns of all abilities but tools."""
     rng = draft.rng
     persona = chat.Persona(rng)
-    draft.system(persona.text)
+    draft.system(draft.long_system(0.6, persona.text) or persona.text)
     if rng.random() < 0.01:
         draft.add(persona.shape(chat.not_told(rng)).messages())
     elif rng.random() < 0.15:
@@ -99,8 +126,9 @@ def mixed(draft: Draft) -> None:
     first = True
     while tries < 2 and draft.space > 150:
         turns = [persona.shape(turn) for turn in _turn_group(rng, draft.split, persona)]
-        if len(turns) == 1 and len(turns[0].user) < 50 and rng.random() < 0.03:
-            turns.append(persona.shape(chat.echo(rng, turns[0])))
+        back = memory.looking_back(rng, draft.messages) if rng.random() < 0.035 else None
+        if back:
+            turns = [persona.shape(back)]
         if first and rng.random() < 0.06 and turns[0].kind == "contains":
             turns[0].user = rng.choice(_OPENINGS) + turns[0].user
         first = False
@@ -133,17 +161,19 @@ def with_format(draft: Draft) -> None:
 def with_tools(draft: Draft) -> None:
     """A conversation with tools: mostly calls, and some turns that need none."""
     rng = draft.rng
-    room = (draft.space - 1230) / 270
-    count = max(1, min(6, int(rng.random() * room) + 1))
-    session = tools.Session(rng, draft.split, count, 4 if room > 2 else 3)
-    offered = session.openai()
     persona = chat.Persona(rng)
     persona.tone = ""
     text = rng.choice((persona.text, persona.text, None, _TOOLS_TEXT))
     if text != persona.text:
         persona.name, persona.greeting = None, chat.GREETINGS["English"][0]
-    draft.system(text, tools=offered)
-    draft.space -= 820 + int(0.95 * len(str(offered)))
+    long = draft.long_system(0.6, text) if draft.space > 2500 else None
+    noisy = rng.random() < 0.3
+    wordy = 0 if draft.space < 2500 else rng.randint(0, 4)
+    room = (draft.space - len(long or "") - 1230) / (270 + noisy * (130 + 120 * wordy))
+    count = max(1, min(6 if draft.space < 8000 else rng.randint(6, 14), int(rng.random() * room) + 1))
+    session = tools.Session(rng, draft.split, count, 4 if room > 2 else 3)
+    offered = clutter.dress(rng, session.openai(), wordy) if noisy else session.openai()
+    draft.system(long or text, tools=offered)
     if rng.random() < 0.8:
         draft.add(session.call_turn()[0])
     tries = 0
@@ -154,10 +184,40 @@ def with_tools(draft: Draft) -> None:
         draft.add(session.call_turn(False)[0])
 
 
+def with_agent(draft: Draft) -> None:
+    """A coding agent's conversation: requests of several steps over files and commands, and some talk."""
+    rng = draft.rng
+    long = draft.long_system(0.45) if draft.space > 2500 else None
+    if long is None and draft.space > 9000 and rng.random() < 0.5:
+        long = prompts.long_text(rng, draft.split, rng.randint(800, 6000))
+    worker = agent.Agent(rng, draft.split, draft.space - len(long or "") - 900)
+    offered = worker.openai(0 if draft.space < 3000 else rng.randint(0, 4))
+    text = long or rng.choice((None, "You are a helpful assistant.", "You are a coding agent.", _TOOLS_TEXT))
+    draft.system(text, tools=offered)
+    persona = chat.Persona(random.Random(0))
+    persona.name, persona.greeting, tries = None, chat.GREETINGS["English"][0], 0
+    while tries < 6 and draft.space > 250:
+        if rng.random() < 0.12:
+            turn = (rng.random() < 0.15 and memory.looking_back(rng, draft.messages)) or chat.any_turn(
+                rng, draft.split, persona
+            )
+            added = draft.add(turn.messages())
+        else:
+            added = draft.add(worker.episode())
+        tries += not added
+    worker.most = 5
+    while not any("tool_calls" in message for message in draft.messages):
+        if draft.add(worker.episode()):
+            return
+        draft.space += 100
+
+
 def _tool_group(rng: random.Random, split: str, session: tools.Session, persona: chat.Persona) -> list:
     style = rng.random()
-    if style < 0.73:
+    if style < 0.69:
         return session.call_turn()[0]
+    if style < 0.73:
+        return session.corrected_turn()
     if style < 0.77:
         return session.missing_turn()
     if style < 0.80:
@@ -176,13 +236,13 @@ def reading(draft: Draft) -> None:
     rng = draft.rng
     persona = chat.Persona(rng)
     persona.tone = ""
-    draft.system(persona.text)
+    draft.system((draft.long_system(0.3, persona.text) if draft.space > 2500 else None) or persona.text)
     size = rng.randint(250, max(300, int(draft.space * 0.7)))
     while not draft.add_turns(retrieval.session(rng, draft.split, size, rng.randint(2, 8))) and len(draft.messages) < 3:
         size //= 2
 
 
-_PLAN = ((0.42, with_tools), (0.52, reading), (0.60, exams), (0.65, with_format), (1.0, mixed))
+_PLAN = ((0.30, with_tools), (0.42, with_agent), (0.52, reading), (0.60, exams), (0.65, with_format), (1.0, mixed))
 
 
 def draft(rng: random.Random, split: str, max_tokens: int) -> Draft:

@@ -8,6 +8,7 @@ import sys
 import words as w
 from dialogues import draft, make, make_retrieval
 
+_WORD = re.compile(r"[\w-]+")
 _SUM = re.compile(r"(?<![\d-])(?<![-+*] )(\d+) ([-+*]) (\d+) = (-?\d+)(?! \*)")
 
 
@@ -33,9 +34,44 @@ def _spoken(value, text: str) -> bool:
 
 def _typed(value, schema: dict) -> bool:
     kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}
-    if isinstance(value, bool) != (schema["type"] == "boolean"):
+    kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
+    if isinstance(value, bool) != (kind == "boolean"):
         return False
-    return isinstance(value, kinds[schema["type"]]) and value in schema.get("enum", [value])
+    return isinstance(value, kinds[kind]) and value in schema.get("enum", [value])
+
+
+def _bare(value: str) -> list:
+    """The parts of a shell command that must stand in the conversation."""
+    return [part for part in value.split() if part not in ("ls", "cat", "grep", "-rn", "bash", "-lc", "make", "test")]
+
+
+def check_values(arguments: dict, text: str) -> bool:
+    """True when every value was said before; shell commands may be composed, their description repeats them."""
+    for key, value in arguments.items():
+        parts = [value]
+        if key in ("command", "cmd"):
+            command = value[-1] if isinstance(value, list) else value
+            parts = _bare(command)
+        elif key == "description" and "command" in arguments and value == f"Run {arguments['command']}":
+            parts = []
+        # A path may join a folder and a listed name, an edit a told line and a told value.
+        if not all(_spoken(part, text) or all(_spoken(p, text) for p in _WORD.findall(str(part))) for part in parts):
+            return False
+    return True
+
+
+def check_edits(messages: list) -> list:
+    """Edits of a file that was read before whose old text is not exactly once in it."""
+    wrong, seen = [], {}
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            values = [str(value) for value in json.loads(call["function"]["arguments"]).values()]
+            seen[call["id"]] = values
+            if len(values) == 3 and values[0] in seen and seen[values[0]].count(values[1]) < 1:
+                wrong.append(f"edit of {values}")
+        if message["role"] == "tool" and len(seen.get(message["tool_call_id"], ())) == 1:
+            seen[seen[message["tool_call_id"]][0]] = message["content"]
+    return wrong
 
 
 def check_calls(messages: list) -> list:
@@ -51,7 +87,7 @@ def check_calls(messages: list) -> list:
             good = order == list(arguments) and all(key in arguments for key in schema.get("required", []))
             good = good and all(_typed(value, schema["properties"][key]) for key, value in arguments.items())
             here = text if name not in ("list_files", "list", "ls") else text + "."
-            good = good and all(_spoken(value, here) for value in arguments.values())
+            good = good and check_values(arguments, here)
             if not good:
                 wrong.append(f"{name} {arguments} for {text[-200:]!r}")
         if message["role"] in ("user", "tool"):
@@ -63,8 +99,8 @@ def main() -> int:
     """Checks 6000 conversations of both parts, determinism, and the separation of made-up words."""
     wrong = []
     for seed in range(6000):
-        made = draft(random.Random(f"check {seed}"), "eval" if seed % 4 == 0 else "train", 512 if seed % 2 else 1024)
-        wrong += check_calls(made.messages)
+        made = draft(random.Random(f"check {seed}"), "eval" if seed % 4 == 0 else "train", 4096 if seed % 50 == 0 else 512 if seed % 2 else 1024)
+        wrong += check_calls(made.messages) + check_edits(made.messages)
         for message in made.messages:
             if message["role"] == "assistant":
                 wrong += check_sums(message["content"]) + check_sums(message.get("reasoning_content") or "")

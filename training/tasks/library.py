@@ -37,11 +37,15 @@ def bare(name: str) -> str:
     return name
 
 
+_DEFINED = {bare(name) for names, _ in definitions.COMPUTING + definitions.THINGS for name in names}
+
+
 def definition(rng: random.Random, split: str) -> Turn:
     """What something is; sometimes a made-up thing, which nobody knows."""
     style = rng.random()
-    if style < 0.05:
-        name, answer = "a " + w.nonsense(rng, split), UNKNOWN
+    made_up = w.nonsense(rng, split)
+    if style < 0.05 and made_up not in _DEFINED:
+        name, answer = "a " + made_up, UNKNOWN
         think = f"I do not know the word {bare(name)}."
     else:
         names, answer = rng.choice(definitions.COMPUTING if style < 0.57 else definitions.THINGS)
@@ -124,7 +128,7 @@ def _free_topic(rng: random.Random, split: str, known: dict) -> str:
         elif style < 0.8:
             topic = rng.choice(("a ", "the ")) + w.nonsense(rng, split)
         elif style < 0.9:
-            topic = w.article(rng.choice(w.ANIMALS + w.FOODS))
+            topic = w.article(rng.choice(w.ANIMALS)) if rng.random() < 0.6 else rng.choice(w.FOODS)
         else:
             topic = rng.choice(_OPEN_TOPICS)
         if bare(topic) not in known:
@@ -390,9 +394,9 @@ Is gold a metal? Yes. Gold is a yellow metal.
 Is wood a metal? No. Wood comes from trees.
 Is iron heavy? Yes. Iron is a heavy metal.
 Is zero a number? Yes. Zero is a number.
-Is a week longer than a day? Yes. A week has seven days.
-Is a day longer than a week? No. A week has seven days.
-Is an hour longer than a minute? Yes. An hour has 60 minutes.
+Is a week seven days long? Yes. A week has seven days.
+Is a week ten days long? No. A week has seven days.
+Is an hour 60 minutes long? Yes. An hour has 60 minutes.
 Is winter cold? Yes. Winter is the coldest season.
 Is summer cold? No. Summer is the warmest season.
 Is Python a programming language? Yes. Python is a programming language.
@@ -566,8 +570,7 @@ def clock(rng: random.Random, split: str) -> Turn:
     minute = rng.choice(("", "", ":30"))
     short = f"{(hour + 11) % 12 + 1}{minute} {'pm' if hour >= 12 else 'am'}"
     long = f"{hour:02d}{minute or ':00'}"
-    side = "after" if hour >= 12 else "before"
-    think = f"It is {side} noon."
+    think = f"It is the {'second' if hour >= 12 else 'first'} half of the day."
     if rng.random() < 0.6:
         text = rng.choice(("What is {s} in 24 hour time?", "{s} in 24 hour time?", "Write {s} in 24 hour time.", "what time is {s} on a 24 hour clock"))
         return Turn(text.format(s=short), f"{upper_first(short)} is {long}.", think, [long])

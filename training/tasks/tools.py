@@ -182,6 +182,35 @@ class Session:
             + self._close(calls, [want])[0]
         )
 
+    def corrected_turn(self) -> list:
+        """A finished call, then the user corrects one value: the call again with the new value."""
+        rng = self.rng
+        ends = [(t, p) for t in self.tools for p in t.params if p.required and p.kind in ("string", "integer", "enum")]
+        if not ends:
+            return self.call_turn()[0]
+        tool, param = rng.choice(ends)
+        given = schemas.arguments(rng, tool, self.split)
+        fixed = schemas.value(rng, param, self.split)
+        if fixed == given[param.name]:
+            return self.call_turn()[0]
+        old, label = requests.spoken(rng, param, given[param.name]), param.labels[0]
+        new = requests.spoken(rng, param, fixed)
+        texts = ["No, the {l} should be {n}.", "no, use {n} as the {l}", "Sorry, I meant {l} {n}.", "Change the {l} to {n}.",
+                 "Again, but with {l} {n}.", "Wrong {l}. Take {n}."]  # fmt: skip
+        if len(given) == 1:
+            texts += ["No, use {n} instead.", "no, {n}", "I meant {n}.", "Now the same with {n}.", "Sorry, not {o} but {n}."]
+        messages = []
+        for text, values in ((requests.request(rng, tool, given), given),
+                             (rng.choice(texts).format(l=label, n=new, o=old), {**given, param.name: fixed})):  # fmt: skip
+            want = {"opening": f"The user wants to {tool.intents[0]} the {tool.thing}.", "name": tool.name,
+                    "arguments": values, "asked": None, "result": None}  # fmt: skip
+            if messages:
+                want["opening"] = f"The user corrects the {label}."
+            calls = [self.call(tool.name, values)]
+            step = {"role": "assistant", "content": "", "reasoning_content": self._reason(want), "tool_calls": calls}
+            messages += [{"role": "user", "content": text}, step, *self._close(calls, [want])[0]]
+        return messages
+
     def two_step_turn(self) -> list:
         """A second call that takes a value from the first one's result, in one request."""
         rng = self.rng
