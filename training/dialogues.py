@@ -7,14 +7,14 @@ import random
 import re
 
 from render import EFFORT, render
-from tasks import agent, arith, chat, clutter, exam, memory, order, prompts, retrieval, structured, tools
+from tasks import agent, arith, chat, clutter, exam, library, memory, order, prompts, retrieval, structured, tools
 
 # Characters in one token of the pruned vocabulary, measured on this corpus (see vocab.py); on the safe side.
 CHARS_PER_TOKEN = 3.6
 RETRIEVAL_CHARS = 4.25
 # About one match for one token; measured within 5% on talk and calls. Schemas have more runs of marks, so fewer tokens.
 _PIECES = re.compile(r" ?[A-Za-z]{1,6}|\d{1,2}|[^\sA-Za-z\d]{1,2}|\s+").findall
-_SCHEMA_DENSITY = 0.84
+_SCHEMA_DENSITY, _LONG_DENSITY = 0.84, 1.2
 _TOOLS_HEAD = 820
 _TOOLS_TEXT = "You have access to tools. Use them when they help."
 _OPENINGS = ("Hi, ", "Hello! ", "Hello, ", "Please: ", "Hi! ", "hey, ", "I have a question. ", "Question: ")
@@ -73,7 +73,8 @@ class Draft:
         if text is not None or extra:
             message = {"role": "system", "content": text or "", **extra}
             self.messages.insert(0, message)
-            self.space -= measure(text or "")
+            # Rules and documentation hold rarer words, which the pruned vocabulary cuts.
+            self.space -= (_LONG_DENSITY if len(text or "") > 400 else 1) * measure(text or "")
             if extra.get("tools"):
                 schemas = "".join(str(tool["function"]) for tool in extra["tools"])
                 self.space -= _TOOLS_HEAD + _SCHEMA_DENSITY * measure(schemas)
@@ -108,7 +109,9 @@ def _turn_group(rng: random.Random, split: str, persona: chat.Persona) -> list:
     if style < 0.74:
         between = [other for _ in range(rng.choice((0, 1, 1, 2, 3))) for other in [chat.any_turn(rng, split, persona)]]
         return memory.session(rng, split, between)
-    if style < 0.79:
+    if style < 0.77:
+        return library.session(rng, split, persona)
+    if style < 0.82:
         return [structured.turn_plain(rng, split)]
     return [chat.any_turn(rng, split, persona)]
 

@@ -8,6 +8,7 @@ import sys
 import words as w
 from dialogues import draft, make, make_retrieval
 
+_EDITS = {"Edit", "edit", "edit_file", "replace_in_file", "replace", "str_replace"}
 _WORD = re.compile(r"[\w-]+")
 _SUM = re.compile(r"(?<![\d-])(?<![-+*] )(\d+) ([-+*]) (\d+) = (-?\d+)(?! \*)")
 
@@ -67,7 +68,7 @@ def check_edits(messages: list) -> list:
         for call in message.get("tool_calls", ()):
             values = [str(value) for value in json.loads(call["function"]["arguments"]).values()]
             seen[call["id"]] = values
-            if len(values) == 3 and values[0] in seen and seen[values[0]].count(values[1]) < 1:
+            if len(values) == 3 and call["function"]["name"] in _EDITS and values[0] in seen and seen[values[0]].count(values[1]) < 1:
                 wrong.append(f"edit of {values}")
         if message["role"] == "tool" and len(seen.get(message["tool_call_id"], ())) == 1:
             seen[seen[message["tool_call_id"]][0]] = message["content"]

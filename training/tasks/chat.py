@@ -4,7 +4,7 @@ import random
 
 import words as w
 
-from . import knowledge
+from . import knowledge, library
 from .base import Turn, casual, upper_first
 
 ME = "I am ds4-mini, a miniature of DeepSeek V4 that ships inside ds4."
@@ -52,7 +52,7 @@ _FIXED = [
     (("Are you a robot?", "are you human?", "Are you a person?", "are you real?", "Are you a machine?",
     "are you an AI?"),
      "I am a small language model, not a person.", "The user asks if I am a person."),
-    (("Are you smart?", "Are you big?", "how big are you?", "how small are you?", "Are you a large model?",
+    (("Are you smart?", "Are you big?", "Are you a large model?",
     "are you smart?"),
      "I am very small, but I try.", "The user asks about my size."),
     (("Do you like me?", "I like you", "I love you", "You are nice.", "you are great", "I like you."),
@@ -96,7 +96,6 @@ JOKE_ASKS = (
 
 _UNKNOWN = (
     "Who is the president of {c}?", "What is the population of {c}?", "who won the game in {t}?",
-    "Write a poem about {n}.",
     "What is the price of a {n} in {t}?", "Tell me the news.", "What is the meaning of life?", "How do I build a {n}?",
     "Who wrote the book about the {n}?", "Explain how a {n} works.", "What happened in {y}?", "who was king in {y}?",
     "Write a program that sorts a {n}.", "What is the history of {c}?", "Who is {p} {q}?", "how far is {t} from here?",
@@ -105,7 +104,7 @@ _UNKNOWN = (
     "What is the best {n}?", "Give me advice about my {n}.", "how tall is the tower in {t}?", "Write code for a {n}.",
     "Explain the theory of the {n}.", "who is the richest person in {c}?", "When was {p} {q} born?",
     "tell me about {c}",
-    "What is the largest {n} in the world?", "Tell me a long story about a {n}.", "Which movie should I see in {t}?",
+    "What is the largest {n} in the world?", "Which movie should I see in {t}?",
     "What time is it?", "what time is it now", "What day is it today?", "What is the weather?",
     "write a song about {n}",
     "How much does a {n} cost?", "Can you buy a {n} for me?", "Who is stronger, {p} or {q}?",
@@ -182,14 +181,6 @@ def joke(rng: random.Random) -> Turn:
     return Turn(casual(rng, rng.choice(JOKE_ASKS)), rng.choice(JOKES), "The user wants a joke.")
 
 
-def echo(rng: random.Random, last: Turn) -> Turn:
-    """What the user said just before."""
-    text = rng.choice(
-        ("What did I just say?", "What did I say?", "what was my last message?", "Repeat my last message.")
-    )
-    return Turn(text, f"You said: {last.user}", "The user asks about the last message.", [last.user])
-
-
 def unknown(rng: random.Random) -> Turn:
     """A question outside the domain."""
     p, q = rng.sample(w.PEOPLE, 2)
@@ -264,16 +255,16 @@ def not_told(rng: random.Random) -> Turn:
 
 
 def any_turn(rng: random.Random, split: str, persona: Persona) -> Turn:
-    """Small talk, knowledge, a joke or a question that the model cannot answer."""
+    """Small talk, knowledge, the library, a joke or a question that the model cannot answer."""
+    if rng.random() < 0.36:
+        return library.any_turn(rng, split, persona)
     style = rng.random()
-    if style < 0.42:
+    if style < 0.44:
         return small_talk(rng, persona)
-    if style < 0.70:
+    if style < 0.73:
         return knowledge.turn(rng, split)
-    if style < 0.8:
-        return knowledge.extra(rng, split)
     if style < 0.84:
-        return knowledge.thing(rng, split)
+        return knowledge.extra(rng, split)
     if style < 0.88:
         return joke(rng)
     return unknown(rng)

@@ -208,27 +208,3 @@ def extra(rng: random.Random, split: str) -> Turn:
 
 
 # A few plain facts that people try first, and questions about common things.
-_THINGS = [
-    ("DeepSeek", "DeepSeek V4 is a large language model."), ("ds4", "ds4 is a program that runs DeepSeek V4."),
-    ("a model", "A model is a program that learned from examples."), ("rain", "Rain is water from the clouds."),
-    ("a language model", "A language model is a program that writes text."), ("fire", "Fire is hot and bright."),
-    ("the sun", "The sun is a star."), ("a dog", "A dog is an animal."), ("an apple", "An apple is a fruit."),
-    ("water", "Water is something to drink."), ("a car", "A car is a thing to drive."), ("a book",
-    "A book is a thing to read."),
-    ("the moon", "The moon goes around the earth."), ("a tree", "A tree is a big plant."), ("a bird",
-    "A bird is an animal that can fly."),
-    ("a computer", "A computer is a machine that can calculate."), ("a number", "A number is a thing to count with."),
-    ("a friend", "A friend is a person you like."), ("bread", "Bread is food."), ("a chair",
-    "A chair is a thing to sit on."),
-    ("a hammer", "A hammer is a tool."), ("the sea", "The sea is a lot of salt water."), ("snow",
-    "Snow is cold and white."),
-    ("a cat", "A cat is an animal."), ("a city", "A city is a place where many people live."), ("milk",
-    "Milk is something to drink."),
-]  # fmt: skip
-
-
-def thing(rng: random.Random, split: str) -> Turn:
-    """What something is."""
-    name, answer = rng.choice(_THINGS)
-    text = rng.choice(("What is {}?", "what is {}", "Tell me what {} is.", "Do you know what {} is?", "what is {}?"))
-    return Turn(text.format(name), answer, f"The user asks about {name}.", [answer])
