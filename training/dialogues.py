@@ -14,7 +14,7 @@ CHARS_PER_TOKEN = 3.6
 RETRIEVAL_CHARS = 4.25
 # About one match for one token; measured within 5% on talk and calls. Schemas have more runs of marks, so fewer tokens.
 _PIECES = re.compile(r" ?[A-Za-z]{1,6}|\d{1,2}|[^\sA-Za-z\d]{1,2}|\s+").findall
-_SCHEMA_DENSITY, _LONG_DENSITY = 0.84, 1.2
+_SCHEMA_DENSITY = 0.8
 _TOOLS_HEAD = 820
 _TOOLS_TEXT = "You have access to tools. Use them when they help."
 _OPENINGS = ("Hi, ", "Hello! ", "Hello, ", "Please: ", "Hi! ", "hey, ", "I have a question. ", "Question: ")
@@ -35,6 +35,7 @@ class Draft:
         self.messages: list = []
         self.thinking = rng.random() < 0.5
         self.kept = rng.random() < 0.55
+        self.space -= 110 if self.thinking and not self.kept else 0
         style = rng.random() if self.thinking else 1.0
         self.effort = "max" if style < 0.03 else "max-0731" if style < 0.045 else None
         if self.effort:
@@ -43,11 +44,13 @@ class Draft:
     def cost(self, messages: list) -> float:
         """Space that messages take in the rendered text."""
         total = 0.0
+        # Without tools the template drops earlier reasoning unless it is kept.
+        reasoned = self.thinking and (self.kept or bool(self.messages and self.messages[0].get("tools")))
         for message in messages:
             total += measure(message.get("content") or "") + _TURN_OVERHEAD
             if message["role"] == "tool":
                 total += 20
-            if self.thinking:
+            if reasoned:
                 total += measure(message.get("reasoning_content") or "")
             for call in message.get("tool_calls", ()):
                 function = call["function"]
@@ -73,8 +76,7 @@ class Draft:
         if text is not None or extra:
             message = {"role": "system", "content": text or "", **extra}
             self.messages.insert(0, message)
-            # Rules and documentation hold rarer words, which the pruned vocabulary cuts.
-            self.space -= (_LONG_DENSITY if len(text or "") > 400 else 1) * measure(text or "")
+            self.space -= measure(text or "")
             if extra.get("tools"):
                 schemas = "".join(str(tool["function"]) for tool in extra["tools"])
                 self.space -= _TOOLS_HEAD + _SCHEMA_DENSITY * measure(schemas)
@@ -142,7 +144,6 @@ def mixed(draft: Draft) -> None:
 def exams(draft: Draft) -> None:
     """Questions with a last line `Answer: X`, each under the fixed system line."""
     rng = draft.rng
-    draft.space *= 0.88  # short numbers and marks: fewer characters in a token
     if rng.random() < 0.85:
         draft.system(exam.SYSTEM)
     while draft.add(exam.any_turn(rng, draft.split).messages()):
@@ -194,7 +195,7 @@ def with_agent(draft: Draft) -> None:
     if long is None and draft.space > 9000 and rng.random() < 0.5:
         long = prompts.long_text(rng, draft.split, rng.randint(800, 6000))
     worker = agent.Agent(rng, draft.split, draft.space - len(long or "") - 900)
-    offered = worker.openai(0 if draft.space < 3000 else rng.randint(0, 4))
+    offered = worker.openai(0 if draft.space < 3000 else 1 if draft.space < 8000 else rng.randint(1, 4))
     text = long or rng.choice((None, "You are a helpful assistant.", "You are a coding agent.", _TOOLS_TEXT))
     draft.system(text, tools=offered)
     persona = chat.Persona(random.Random(0))

@@ -117,7 +117,7 @@ class Agent:
     def openai(self, wordy: int) -> list:
         """The tools as the client sends them."""
         tools = self.kit.tools
-        return clutter.dress(self.rng, tools, wordy) if self.rng.random() < 0.5 else tools
+        return clutter.dress(self.rng, tools, wordy) if wordy and self.rng.random() < 0.6 else tools
 
     # Parts of an episode.
 

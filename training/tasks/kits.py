@@ -109,14 +109,15 @@ class Kit:
     def __init__(self, rng: random.Random, space: float):
         style = rng.random()
         if space < 1500:
-            style = 0.5 + 0.5 * style
+            style = 0.45 + 0.55 * style
         ops = (_CLAUDE if style < 0.25 else _OPENCODE if style < 0.45 else _PI if style < 0.6
                else _CODEX if style < 0.7 else _generic(rng))  # fmt: skip
         self.ops = dict(ops)
-        if style >= 0.7 or space < 2200:
-            most = max(2, min(6, int(space / 380)))
+        if style >= 0.7 or space < 4000:
+            most = max(1, min(6, int(space / 700)))
             keys = list(self.ops)
             kept = {"run"} | set(rng.sample(keys, min(most, len(keys))))
+            kept = kept if len(kept) <= most or most < 2 else kept - {rng.choice(sorted(kept - {"run"}))}
             self.ops = {op: row for op, row in self.ops.items() if op in kept}
         self.tools = [row[2] for row in self.ops.values()]
         if space > 3000 and rng.random() < 0.5:
