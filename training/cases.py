@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from dialogues import RETRIEVAL_CHARS, draft
-from tasks import arith, chat, exam, order, retrieval, structured, tools
+from tasks import agent, arith, chat, clutter, exam, memory, order, prompts, retrieval, structured, tools
 from tasks.base import Turn
 
 SPLIT = "eval"
@@ -46,11 +46,15 @@ def _wanted(turn: Turn) -> list:
 
 
 def chat_case(rng: random.Random, number: int) -> dict:
-    """Small talk, knowledge, persona, and facts that the user told earlier."""
+    """Small talk, knowledge, the library, persona, and what the user told earlier."""
     persona = chat.Persona(rng)
     before: list = []
     if rng.random() < 0.3:
         *before, last = [persona.shape(turn) for turn in chat.about_user(rng, SPLIT, persona)]
+        domain = "memory"
+    elif rng.random() < 0.15:
+        between = [chat.any_turn(rng, SPLIT, persona) for _ in range(rng.randint(0, 3))]
+        *before, last = [persona.shape(turn) for turn in memory.session(rng, SPLIT, between)]
         domain = "memory"
     else:
         last = chat.any_turn(rng, SPLIT, persona)
@@ -81,7 +85,8 @@ def arithmetic_case(rng: random.Random, number: int) -> dict:
     thinking = number % 2 == 1
     if number % 10 < 5:
         turn = arith.story(rng, SPLIT) if rng.random() < 0.15 else arith.simple(rng, SPLIT)
-        if rng.random() < 0.12:
+        # Two operations without reasoning are beyond so small a network: they are asked with thinking only.
+        if thinking and rng.random() < 0.24:
             turn = arith.chain(rng, SPLIT)
         system = rng.choice((None, "You are a helpful assistant."))
         prompt = _prompt(system, [], turn)
@@ -138,9 +143,40 @@ def _session(rng: random.Random, known_share: float) -> tuple:
     return session, [] if system is None else [{"role": "system", "content": system}]
 
 
+def _agent_messages(rng: random.Random) -> tuple:
+    """A coding agent (its `expected` answer), its tools and one episode under a short or a long system text."""
+    worker = agent.Agent(rng, SPLIT, rng.choice((2500, 6000)))
+    offered = worker.openai(rng.randint(0, 3))
+    system = rng.choice(("You are a coding agent.", prompts.long_text(rng, SPLIT, rng.randint(300, 2500))))
+    return worker, offered, [{"role": "system", "content": system}, *worker.episode()]
+
+
+def agent_call_case(rng: random.Random, number: int) -> dict:
+    """One step of a coding agent: the calls that come next."""
+    _, offered, messages = _agent_messages(rng)
+    place = rng.choice([i for i, message in enumerate(messages) if "tool_calls" in message])
+    return case("tools", number, "agent", "tool_calls", number % 2 == 1, title=_title(messages[1]["content"]),
+                messages=messages[:place], tools=offered, answer=_expected(messages[place]["tool_calls"]))  # fmt: skip
+
+
+def agent_answer_case(rng: random.Random, number: int) -> dict:
+    """The last answer of a coding agent's episode."""
+    worker, offered, messages = _agent_messages(rng)
+    return case("tool-result", number, "agent", "contains", number % 2 == 1, title=_title(messages[1]["content"]),
+                messages=messages[:-1], tools=offered, answer=worker.expected)  # fmt: skip
+
+
+def _dressed(rng: random.Random, number: int, offered: list) -> list:
+    """In one case of eight the tools with the additions of real clients."""
+    return clutter.dress(rng, offered, rng.randint(0, 3)) if number % 8 == 5 else offered
+
+
 def tools_case(rng: random.Random, number: int) -> dict:
     """A request for calls, or (one in eight) one that needs none."""
+    if number % 8 == 3:
+        return agent_call_case(rng, number)
     session, messages = _session(rng, 0.0)
+    offered = _dressed(rng, number, session.openai())
     if rng.random() < 0.2:
         messages += session.call_turn()[0]
     if number % 8 == 7:
@@ -152,19 +188,23 @@ def tools_case(rng: random.Random, number: int) -> dict:
         asked, answered = session.call_turn(False)[0]
         messages.append(asked)
         expected = _expected(answered["tool_calls"])
-        domain = "parallel" if len(expected) > 1 else "single"
+        domain = "client" if number % 8 == 5 else "parallel" if len(expected) > 1 else "single"
     return case("tools", number, domain, "tool_calls", number % 2 == 1, title=_title(messages[-1]["content"]),
-                messages=messages, tools=session.openai(), answer=expected)  # fmt: skip
+                messages=messages, tools=offered, answer=expected)  # fmt: skip
 
 
 def result_case(rng: random.Random, number: int) -> dict:
     """A request, its calls and their results; the answer must hold the values."""
+    if number % 8 == 3:
+        return agent_answer_case(rng, number)
     session, messages = _session(rng, 0.2)
+    offered = _dressed(rng, number, session.openai())
     session.follow = False
     turn, wanted = session.call_turn()
     messages += turn[:-1]
-    return case("tool-result", number, "answer", "contains", number % 2 == 1, title=_title(turn[0]["content"]),
-                messages=messages, tools=session.openai(), answer=[text.rstrip(".") for text in wanted])  # fmt: skip
+    domain = "client" if number % 8 == 5 else "answer"
+    return case("tool-result", number, domain, "contains", number % 2 == 1, title=_title(turn[0]["content"]),
+                messages=messages, tools=offered, answer=[text.rstrip(".") for text in wanted])  # fmt: skip
 
 
 def json_case(rng: random.Random, number: int) -> dict:
