@@ -1,0 +1,1 @@
+"""Generators of single turns and of whole sessions, one module per ability."""
