@@ -6,8 +6,9 @@
 import random
 import re
 
+import pool
 from render import EFFORT, render
-from tasks import agent, arith, chat, clutter, exam, library, memory, order, prompts, retrieval, structured, tools
+from tasks import agent, arith, chat, clutter, dense, exam, library, memory, order, prompts, retrieval, structured, tools
 
 # Characters in one token of the pruned vocabulary, measured on this corpus (see vocab.py); on the safe side.
 CHARS_PER_TOKEN = 3.6
@@ -27,11 +28,22 @@ def measure(text: str) -> float:
     return CHARS_PER_TOKEN * len(_PIECES(text))
 
 
+_RUNS = re.compile(r"( ?[A-Za-z]+)|\d{1,2}|[^\sA-Za-z\d]{1,2}|\s+").findall
+
+
+def measure_any(text: str) -> float:
+    """The same for training's irregular words, with a look at the vocabulary; slower and closer."""
+    runs = _RUNS(text)
+    letters = [run for run in runs if run]
+    return CHARS_PER_TOKEN * (len(runs) - len(letters) + sum(map(pool.tokens, letters)))
+
+
 class Draft:
     """A conversation under construction with its remaining space in characters."""
 
     def __init__(self, rng: random.Random, split: str, space: float):
         self.rng, self.split, self.space = rng, split, space
+        self.measure = measure_any if split == "train" else measure
         self.messages: list = []
         self.thinking = rng.random() < 0.5
         self.kept = rng.random() < 0.55
@@ -39,7 +51,7 @@ class Draft:
         style = rng.random() if self.thinking else 1.0
         self.effort = "max" if style < 0.03 else "max-0731" if style < 0.045 else None
         if self.effort:
-            self.space -= measure(EFFORT[self.effort])
+            self.space -= self.measure(EFFORT[self.effort])
 
     def cost(self, messages: list) -> float:
         """Space that messages take in the rendered text."""
@@ -47,14 +59,14 @@ class Draft:
         # Without tools the template drops earlier reasoning unless it is kept.
         reasoned = self.thinking and (self.kept or bool(self.messages and self.messages[0].get("tools")))
         for message in messages:
-            total += measure(message.get("content") or "") + _TURN_OVERHEAD
+            total += self.measure(message.get("content") or "") + _TURN_OVERHEAD
             if message["role"] == "tool":
                 total += 20
             if reasoned:
-                total += measure(message.get("reasoning_content") or "")
+                total += self.measure(message.get("reasoning_content") or "")
             for call in message.get("tool_calls", ()):
                 function = call["function"]
-                total += 95 + measure(function["arguments"]) + measure(function["name"])
+                total += 95 + self.measure(function["arguments"]) + self.measure(function["name"])
                 total += 40 * function["arguments"].count('": ')
         return total
 
@@ -76,10 +88,10 @@ class Draft:
         if text is not None or extra:
             message = {"role": "system", "content": text or "", **extra}
             self.messages.insert(0, message)
-            self.space -= measure(text or "")
+            self.space -= self.measure(text or "")
             if extra.get("tools"):
                 schemas = "".join(str(tool["function"]) for tool in extra["tools"])
-                self.space -= _TOOLS_HEAD + _SCHEMA_DENSITY * measure(schemas)
+                self.space -= _TOOLS_HEAD + _SCHEMA_DENSITY * self.measure(schemas)
 
     def long_system(self, most: float, opening: str | None = None) -> str | None:
         """In about one conversation in six a long system text of at most that share of the space, else None."""
@@ -98,6 +110,9 @@ class Draft:
 def _turn_group(rng: random.Random, split: str, persona: chat.Persona) -> list:
     """One or a few turns of an ability other than tools."""
     style = rng.random()
+    if split == "train" and rng.random() < 0.35:
+        # Talk gets the larger half: exams and drills train sums and lists as well.
+        return [chat.any_turn(rng, split, persona)]
     if style < 0.30:
         return [arith.any_turn(rng, split)]
     if style < 0.56:
@@ -162,6 +177,61 @@ def with_format(draft: Draft) -> None:
         pass
 
 
+def _tool_plan(draft: Draft, used: int) -> tuple:
+    """(whether a client adds to the schemas, sentences it adds at most, number of tools, tools that would fit)."""
+    rng, train = draft.rng, draft.split == "train"
+    noisy = rng.random() < (0.3 if not train else 0.25 if draft.space < 2500 else 0.6)
+    wordy = 0 if draft.space < 2500 else rng.randint(0, 4)
+    if train and draft.space < 8000:
+        wordy = wordy // 2
+    room = (draft.space - used - 1230) / (270 + noisy * (130 + 120 * wordy))
+    most = 6 if draft.space < 8000 else rng.randint(6, 14)
+    if train and noisy and draft.space > 2500:
+        # Reasoning over such schemas is the harder half.
+        draft.thinking = draft.thinking or rng.random() < 0.4
+        return noisy, wordy, max(1, min(rng.randint(2, 8), int(0.75 * room))), room
+    return noisy, wordy, max(1, min(most, int(rng.random() * room) + 1)), room
+
+
+def with_tool_drill(draft: Draft) -> None:
+    """Several small schemas that resemble each other, many short requests, mostly no reasoning. Training only."""
+    rng = draft.rng
+    noisy = draft.space > 2500 and rng.random() < 0.25
+    draft.thinking = rng.random() < (0.6 if noisy else 0.25)
+    draft.effort = draft.effort if draft.thinking else None
+    room = (draft.space - 1230) / (210 + 150 * noisy)
+    count = max(2, min(rng.randint(3, 10), int(rng.uniform(0.3, 0.6) * room)))
+    most = rng.choice((1, 2, 2, 3)) if room > 20 else rng.choice((1, 1, 2)) if room > 4 else 1
+    session = tools.Session(rng, draft.split, count, most, known_share=0.0, pool_share=0.9)
+    offered = clutter.dress(rng, session.openai(), 0) if noisy else session.openai()
+    draft.system(rng.choice((None, "You are a helpful assistant.", _TOOLS_TEXT)), tools=offered)
+    several, tries, before = rng.choice((0.1, 0.3, 0.6)), 0, []
+    while tries < 4 and draft.space > 100:
+        if rng.random() < 0.06:
+            turn, after = session.unfit_turn().messages(), []
+        else:
+            turn, after = dense.drill(rng, session, several)
+        if draft.add([*before, *turn]):
+            before = after
+        else:
+            tries += 1
+    while not any("tool_calls" in message for message in draft.messages):
+        draft.add(dense.drill(rng, session, 0.0)[0])
+        draft.space += 100
+
+
+def drills(draft: Draft) -> None:
+    """Lists and strings of any text with many short questions, mostly without reasoning. Training only."""
+    rng = draft.rng
+    draft.thinking = rng.random() < 0.25
+    draft.effort = draft.effort if draft.thinking else None
+    draft.system(rng.choice((None, None, "You are a helpful assistant.", "Answer as short as you can.")))
+    tries = 0
+    while tries < 3 and draft.space > 150:
+        share = 0.4 * draft.space
+        tries += not draft.add_turns(dense.group(rng, share))
+
+
 def with_tools(draft: Draft) -> None:
     """A conversation with tools: mostly calls, and some turns that need none."""
     rng = draft.rng
@@ -171,10 +241,7 @@ def with_tools(draft: Draft) -> None:
     if text != persona.text:
         persona.name, persona.greeting = None, chat.GREETINGS["English"][0]
     long = draft.long_system(0.6, text) if draft.space > 2500 else None
-    noisy = rng.random() < 0.3
-    wordy = 0 if draft.space < 2500 else rng.randint(0, 4)
-    room = (draft.space - len(long or "") - 1230) / (270 + noisy * (130 + 120 * wordy))
-    count = max(1, min(6 if draft.space < 8000 else rng.randint(6, 14), int(rng.random() * room) + 1))
+    noisy, wordy, count, room = _tool_plan(draft, len(long or ""))
     session = tools.Session(rng, draft.split, count, 4 if room > 2 else 3)
     offered = clutter.dress(rng, session.openai(), wordy) if noisy else session.openai()
     draft.system(long or text, tools=offered)
@@ -241,12 +308,23 @@ def reading(draft: Draft) -> None:
     persona = chat.Persona(rng)
     persona.tone = ""
     draft.system((draft.long_system(0.3, persona.text) if draft.space > 2500 else None) or persona.text)
-    size = rng.randint(250, max(300, int(draft.space * 0.7)))
-    while not draft.add_turns(retrieval.session(rng, draft.split, size, rng.randint(2, 8))) and len(draft.messages) < 3:
+    size, count = rng.randint(250, max(300, int(draft.space * 0.7))), rng.randint(2, 8)
+    if draft.split == "train":
+        size = int(draft.space * rng.uniform(0.3, 0.7))
+        count = max(3, int((draft.space - size) / 130))
+    while not draft.add_turns(retrieval.session(rng, draft.split, size, count)) and len(draft.messages) < 3:
         size //= 2
 
 
-_PLAN = ((0.30, with_tools), (0.42, with_agent), (0.52, reading), (0.60, exams), (0.65, with_format), (1.0, mixed))
+# Share of each kind up to its bound. Held-out conversations keep plain words and their own shares.
+_PLANS = {
+    "eval": ((0.30, with_tools), (0.42, with_agent), (0.52, reading), (0.60, exams), (0.65, with_format), (1.0, mixed)),
+    "train": ((0.18, with_tools), (0.34, with_tool_drill), (0.45, with_agent), (0.58, drills), (0.65, reading),
+              (0.71, exams), (0.76, with_format), (1.0, mixed)),
+    # Where the tool section takes half of the space, fewer conversations have tools.
+    "small": ((0.13, with_tools), (0.28, with_tool_drill), (0.36, with_agent), (0.54, drills), (0.61, reading),
+              (0.67, exams), (0.72, with_format), (1.0, mixed)),
+}  # fmt: skip
 
 
 def draft(rng: random.Random, split: str, max_tokens: int) -> Draft:
@@ -254,7 +332,7 @@ def draft(rng: random.Random, split: str, max_tokens: int) -> Draft:
     while True:
         made = Draft(rng, split, max_tokens * CHARS_PER_TOKEN)
         style = rng.random()
-        for bound, plan in _PLAN:
+        for bound, plan in _PLANS["small" if split == "train" and max_tokens < 700 else split]:
             if style < bound:
                 plan(made)
                 break
@@ -274,7 +352,8 @@ def make_retrieval(seed: int, n_tokens: int, split: str = "train") -> str:
     made.thinking = rng.random() < 0.35
     count = max(4, min(60, rng.randint(n_tokens // 120, n_tokens // 60)))
     turn_size = 150 if made.thinking and made.kept else 105
-    size = max(400, int(n_tokens * RETRIEVAL_CHARS - count * turn_size))
+    density = RETRIEVAL_CHARS if split == "eval" else 4.05
+    size = max(400, int(n_tokens * density - count * turn_size))
     if rng.random() < 0.3:
         made.system(chat.Persona(rng).text)
     made.add_turns(retrieval.session(rng, split, size, count))

@@ -5,6 +5,7 @@ import random
 import re
 import sys
 
+import pool
 import words as w
 from dialogues import draft, make, make_retrieval
 
@@ -111,6 +112,9 @@ def main() -> int:
     trained = {w.nonsense(rng, "train") for _ in range(20000)}
     if any(w.nonsense(rng, "eval") in trained for _ in range(20000)):
         wrong.append("a made-up word is in both parts")
+    drawn = [draw(rng) for draw in (pool.word, pool.name, pool.label, pool.value) for _ in range(20000)]
+    wrong += [f"{text} is held out but in the pool" for text in drawn if w.held(text)]
+    wrong += [f"{text!r} does not fit into a request" for text in drawn if text != text.strip() or text[-1] in ".?,;"]
     print(f"{len(wrong)} mistakes")
     for line in wrong[:20]:
         print(" ", line)

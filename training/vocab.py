@@ -1,7 +1,8 @@
 """Prunes the published tokenizer to the miniature's vocabulary: `python training/vocab.py`.
 
 Writes `training/tokenizer.json` from `models/tokenizer.json.gz` and a sample of the generators, then compares both
-tokenizers on a fresh sample. Deterministic. Needs the `tokenizers` package.
+tokenizers on a fresh sample. Needs the `tokenizers` package. The sample's pool of words (`pool.py`) comes from the present
+`training/tokenizer.json`: the same file and the same generators give the same result, a new vocabulary needs new training.
 """
 
 import gzip

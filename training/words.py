@@ -5,7 +5,9 @@ keys, so its token is known. Pairs of words (document keys) and made-up words ar
 """
 
 import random
-import zlib
+
+import pool
+from pool import held
 
 PEOPLE = """Alice Bob Carol David Emma Frank Grace Henry Anna Jack Kate Leo Mary Noah Olivia Paul Rose Sam Tom Victor
 Wendy Max Ben Clara Daniel Eva George Helen Ivan Julia Kevin Laura Mark Nina Oscar Peter Robert Sarah Thomas Maria
@@ -179,11 +181,6 @@ _VOWELS = "a e i o u".split()
 _CODAS = ["", "", "", "n", "r", "l", "x", "k", "m"]
 
 
-def held(text: str, share: int = 6) -> bool:
-    """True when a hash of the text puts it in the held-out part (one of `share`)."""
-    return zlib.crc32(b"ds4-mini " + text.encode()) % share == 0
-
-
 def _parted(words: list) -> dict:
     return {"train": [w for w in words if not held(w)], "eval": [w for w in words if held(w)]}
 
@@ -204,8 +201,10 @@ def _made_up(rng: random.Random, syllables: int) -> str:
 
 
 def nonsense(rng: random.Random, split: str, syllables: int = 0) -> str:
-    """A pronounceable word without meaning, of two or three syllables, from the given part."""
+    """A word without meaning from the given part: two or three syllables; in training half of them from the pool."""
     wanted = split == "eval"
+    if not wanted and rng.random() < 0.5:
+        return pool.word(rng)
     while True:
         word = _made_up(rng, syllables or (2 if rng.random() < 0.7 else 3))
         if held(word) == wanted:
@@ -213,12 +212,44 @@ def nonsense(rng: random.Random, split: str, syllables: int = 0) -> str:
 
 
 def pair(rng: random.Random, split: str) -> str:
-    """An adjective and a noun ("amber lantern"), held out by the pair or, in training, never a held-out pair."""
+    """An adjective and a noun ("amber lantern"), held out by the pair or, in training, never a held-out pair.
+
+    In training often any two words.
+    """
     wanted = split == "eval"
+    if not wanted and rng.random() < 0.4:
+        return any_pair(rng)
     while True:
         text = rng.choice(ADJECTIVES) + " " + rng.choice(NOUNS)
         if held(text) == wanted:
             return text
+
+
+def any_pair(rng: random.Random) -> str:
+    """Two words of the pool, or one beside a plain adjective or noun; no held-out pair."""
+    while True:
+        style = rng.random()
+        first = rng.choice(ADJECTIVES) if style < 0.25 else pool.word(rng)
+        second = rng.choice(NOUNS) if style > 0.75 else pool.word(rng)
+        if not held(f"{first} {second}"):
+            return f"{first} {second}"
+
+
+def any_word(rng: random.Random, split: str, words: list, share: float = 0.5) -> str:
+    """One of `words`; in training with probability `share` a word of the pool instead."""
+    if split == "train" and rng.random() < share:
+        return pool.word(rng)
+    return rng.choice(words)
+
+
+def some_words(rng: random.Random, split: str, words: list, count: int, share: float = 0.5) -> list:
+    """Distinct ones of `words`; in training with probability `share` words of the pool instead."""
+    if split == "train" and rng.random() < share:
+        found: dict = {}
+        while len(found) < count:
+            found[pool.word(rng)] = None
+        return list(found)
+    return rng.sample(words, count)
 
 
 def article(word: str) -> str:

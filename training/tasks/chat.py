@@ -227,10 +227,10 @@ def _told_value(rng: random.Random, topic: str, split: str) -> str:
     if topic in ("age", "number"):
         return str(rng.randint(1, 99))
     if topic == "city":
-        return rng.choice(w.CITIES)
+        return rng.choice(w.CITIES) if split == "eval" or rng.random() < 0.8 else upper_first(w.nonsense(rng, split))
     if topic == "pet":
         return rng.choice([a for a in w.ANIMALS if a[0] not in "aeio"])
-    return rng.choice(w.FOODS if topic == "food" else w.COLORS)
+    return w.any_word(rng, split, w.FOODS if topic == "food" else w.COLORS, 0.15)
 
 
 def about_user(rng: random.Random, split: str, persona: Persona) -> list:

@@ -22,11 +22,11 @@ def given_list(rng: random.Random, split: str) -> tuple:
         word, texts, items = "number", _NUMBERS, [str(n) for n in rng.sample(range(100), count)]
     elif style < 0.8:
         pool = w.FOODS if rng.random() < 0.5 else w.NOUNS
-        word, texts, items = rng.choice(("word", "thing")), _LISTS, rng.sample(pool, count)
+        word, texts, items = rng.choice(("word", "thing")), _LISTS, w.some_words(rng, split, pool, count, 0.4)
         if rng.random() < 0.2:
             items = list(dict.fromkeys(w.nonsense(rng, split) for _ in range(count)))
     else:
-        word, texts, items = "name", _NAMES, rng.sample(w.PEOPLE, count)
+        word, texts, items = "name", _NAMES, w.some_words(rng, split, w.PEOPLE, count, 0.3)
     text = rng.choice(texts).format(", ".join(items) if rng.random() < 0.6 else listing(items))
     told = Turn(text, rng.choice(("I will remember it.",)), f"The user gives me {len(items)} {word}s.")
     asks = [_ask(rng, word, items) for _ in range(rng.randint(1, 3))]

@@ -3,6 +3,7 @@
 import random
 import string
 
+import pool
 import words as w
 
 from . import schemas
@@ -105,7 +106,7 @@ def letters(rng: random.Random, split: str) -> Turn:
 def count_up(rng: random.Random, split: str) -> Turn:
     """The numbers between two others, up or down; or a word several times."""
     if rng.random() < 0.4:
-        word, times = rng.choice(w.NOUNS + w.ANIMALS + w.PEOPLE), rng.randint(2, 5)
+        word, times = w.any_word(rng, split, w.NOUNS + w.ANIMALS + w.PEOPLE, 0.4), rng.randint(2, 5)
         text = rng.choice(
             ("Say {x} {n} times.", "Repeat {x} {n} times.", 'Write "{x}" {n} times.', "Write {x} {n} times")
         )
@@ -137,6 +138,8 @@ def count_up(rng: random.Random, split: str) -> Turn:
 
 
 def _random_string(rng: random.Random, split: str) -> str:
+    if split == "train" and rng.random() < 0.4:
+        return pool.value(rng) if rng.random() < 0.5 else pool.phrase(rng, 9)
     style = rng.random()
     if style < 0.3:
         return " ".join(w.nonsense(rng, split) for _ in range(rng.randint(1, 4)))
@@ -167,8 +170,8 @@ def copy(rng: random.Random, split: str) -> Turn:
 
 def reverse(rng: random.Random, split: str) -> Turn:
     """A list from the end."""
-    pool = rng.choice((w.NOUNS, w.ANIMALS, w.PEOPLE, list(range(100))))
-    items = [str(item) for item in rng.sample(pool, rng.randint(2, 5))]
+    words = rng.choice((w.NOUNS, w.ANIMALS, w.PEOPLE, list(range(100))))
+    items = [str(item) for item in w.some_words(rng, split, words, rng.randint(2, 5), 0.35)]
     result = ", ".join(reversed(items))
     text = rng.choice(("Reverse this list: {}", "Reverse: {}", "Turn the list around: {}", "Reverse the order of {}"))
     return Turn(text.format(", ".join(items)), result, f"The last is {items[-1]}.", [result], "exact")
@@ -194,8 +197,8 @@ def pick(rng: random.Random, split: str) -> Turn:
             f"The {word} is {found}.",
             [str(found)],
         )
-    pool = rng.choice((w.NOUNS, w.ANIMALS, w.PEOPLE, w.CITIES))
-    items = rng.sample(pool, rng.randint(3, 6))
+    words = rng.choice((w.NOUNS, w.ANIMALS, w.PEOPLE, w.CITIES))
+    items = w.some_words(rng, split, words, rng.randint(3, 6), 0.35)
     place = rng.randint(0, min(4, len(items) - 1))
     word = _PLACES[place]
     if rng.random() < 0.4:

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 
+import pool
 import words as w
 
 from .base import listing
@@ -30,6 +31,8 @@ permission denied|the limit is too high|no such user|the key is wrong|disk full|
 
 def field_value(rng: random.Random, name: str, split: str):
     """A JSON value that suits the field."""
+    if split == "train" and rng.random() < 0.15:
+        return pool.word(rng)
     if name in ("color",):
         return rng.choice(w.COLORS)
     if name in ("owner", "name"):
@@ -43,7 +46,7 @@ def field_value(rng: random.Random, name: str, split: str):
     if name in ("id", "code"):
         return code(rng, split)
     if name == "title":
-        return phrase(rng)
+        return pool.phrase(rng) if split == "train" and rng.random() < 0.4 else phrase(rng)
     if name in ("price", "weight", "temperature", "speed", "balance", "rating") and rng.random() < 0.5:
         return rng.randint(1, 999) / 10
     return rng.randint(0, 99) if rng.random() < 0.85 else rng.randint(100, 9999)
@@ -89,7 +92,7 @@ def plain_result(rng: random.Random, split: str, dumps) -> Result:
         return Result(text, {}, f"The result is: {text}.", [text])
     if style < 0.72:
         items = (
-            rng.sample(w.NOUNS, rng.randint(2, 4)) if rng.random() < 0.6 else [w.nonsense(rng, split) for _ in "abc"]
+            w.some_words(rng, split, w.NOUNS, rng.randint(2, 4), 0.4) if rng.random() < 0.6 else [w.nonsense(rng, split) for _ in "abc"]
         )
         body = dumps(items) if rng.random() < 0.6 else "\n".join(items)
         return Result(body, {}, f"The result is: {', '.join(items)}.", items)

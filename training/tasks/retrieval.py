@@ -2,6 +2,7 @@
 
 import random
 
+import pool
 import words as w
 
 from .base import Turn
@@ -88,11 +89,13 @@ def filler(rng: random.Random) -> str:
 def value(rng: random.Random, kind: str, split: str) -> str:
     """A value that suits the kind of fact."""
     if kind == "color":
-        return rng.choice(w.COLORS)
+        return w.any_word(rng, split, w.COLORS, 0.25)
     if kind == "place":
-        return rng.choice(w.CITIES)
+        return w.any_word(rng, split, w.CITIES, 0.25)
     if kind == "owner":
-        return rng.choice(w.PEOPLE)
+        return w.any_word(rng, split, w.PEOPLE, 0.25)
+    if split == "train" and rng.random() < 0.2:
+        return pool.name(rng)
     style = rng.random()
     if style < 0.45:
         return str(rng.randint(1000, 9999))
@@ -209,8 +212,8 @@ def table(rng: random.Random, split: str) -> list:
     """A short list of "key: value" lines with one to three questions."""
     size = rng.randint(3, 9)
     kind = rng.choice(("code", "price", "owner", "color", "id"))
-    pool = w.NOUNS if rng.random() < 0.6 else w.PEOPLE if kind not in ("owner",) else w.NOUNS
-    keys = rng.sample(pool, size)
+    names = w.NOUNS if rng.random() < 0.6 else w.PEOPLE if kind not in ("owner",) else w.NOUNS
+    keys = w.some_words(rng, split, names, size)
     rows = [
         (key, value(rng, "code" if kind == "id" else kind, split) if kind != "price" else str(rng.randint(1, 99)))
         for key in keys

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
+import pool
 import words as w
 
 PREFIX_WORDS = {"city": "in", "date": "on", "email": "to", "path": "at", "time": "at", "name": "named", "owner": "for"}
@@ -34,6 +35,39 @@ class Tool:
     def openai(self) -> dict:
         """The tool as a request carries it."""
         return {"type": "function", "function": self.function}
+
+
+class Family:
+    """What the tools of one training request share, so that only the whole name and description tell them apart."""
+
+    def __init__(self, rng: random.Random):
+        self.names = [pool.word(rng) for _ in range(rng.choice((1, 1, 2)))] if rng.random() < 0.6 else []
+        self.verbs = [_any_verb(rng) for _ in range(rng.choice((1, 2, 3)))] if rng.random() < 0.6 else []
+        self.things = [_any_thing(rng) for _ in range(rng.choice((1, 2, 3)))] if rng.random() < 0.6 else []
+        self.params = [any_key(rng) for _ in range(rng.choice((2, 3, 4)))] if rng.random() < 0.6 else []
+        # Share of names, descriptions and parameters that come from the pool, and of shared ones among these.
+        self.wild, self.shared = rng.choice((0.5, 0.8, 1.0)), rng.choice((0.5, 0.8))
+
+
+def _any_verb(rng: random.Random) -> str:
+    return rng.choice(w.VERBS) if rng.random() < 0.25 else pool.word(rng)
+
+
+def _any_thing(rng: random.Random) -> str:
+    return rng.choice(w.SPLIT_NOUNS["train"]) if rng.random() < 0.25 else pool.label(rng)
+
+
+def any_key(rng: random.Random) -> str:
+    """A parameter name: any identifier, or a usual one with a word before or behind it."""
+    if rng.random() < 0.75:
+        return pool.name(rng)
+    usual = rng.choice(w.SPLIT_STRINGS["train"] + w.SPLIT_INTEGERS["train"] + w.SPLIT_BOOLEANS["train"])
+    while True:
+        parts = [usual, pool.word(rng)]
+        rng.shuffle(parts)
+        text = pool.join(rng, parts)
+        if not w.held(text):
+            return text
 
 
 def phrase(rng: random.Random) -> str:
@@ -86,7 +120,9 @@ _LONG = {"title", "text", "message", "subject", "comment", "note", "query", "rea
 
 
 def text_value(rng: random.Random, flavour: str, split: str) -> str:
-    """A string that suits the parameter's meaning; sometimes any string."""
+    """A string that suits the parameter's meaning; sometimes any string, in training often of the pool."""
+    if split == "train" and rng.random() < 0.4:
+        return pool.value(rng)
     if rng.random() < 0.2:
         return rng.choice((w.nonsense(rng, split), rng.choice(w.NOUNS), phrase(rng)))
     if flavour in _PERSON:
@@ -148,10 +184,12 @@ def value(rng: random.Random, param: Param, split: str):
     if kind == "integers":
         return [rng.randint(0, 99) for _ in range(rng.randint(1, 4))]
     if kind == "strings":
-        pool = w.COLORS if param.flavour == "colors" else w.PEOPLE if param.flavour in ("names", "users") else w.NOUNS
+        if split == "train" and rng.random() < 0.4:
+            return [pool.word(rng) if rng.random() < 0.7 else pool.name(rng) for _ in range(rng.randint(1, 4))]
+        words = w.COLORS if param.flavour == "colors" else w.PEOPLE if param.flavour in ("names", "users") else w.NOUNS
         if rng.random() < 0.25:
             return [w.nonsense(rng, split) for _ in range(rng.randint(1, 3))]
-        return rng.sample(pool, rng.randint(1, 4))
+        return rng.sample(words, rng.randint(1, 4))
     return {key: text_value(rng, key, split) if sort == "string" else integer(rng) for key, sort in param.choices}
 
 
@@ -221,8 +259,68 @@ def parameter(rng: random.Random, split: str, used: set) -> Param:
         return Param(name, kind, schema, labels, base, choices=choices)
 
 
-def tool(rng: random.Random, split: str, taken: set, most: int) -> Tool:
+def any_parameter(rng: random.Random, family: Family, used: set) -> Param:
+    """A parameter of any name; the description may call it by another word, and so may the request."""
+    while True:
+        kind = rng.choice(_KINDS)
+        shared = family.params and rng.random() < family.shared
+        name = rng.choice(family.params) if shared else any_key(rng)
+        if shared and rng.random() < 0.3:
+            name = pool.join(rng, [name, pool.word(rng)])
+        own = rng.random() < 0.6
+        label = name.replace("_", " ") if own else pool.label(rng)
+        base = _base_name(rng, kind, "train")
+        if name not in used and label not in used and not w.held(name) and not w.held(label):
+            break
+    used.update((name, label))
+    schema, choices = _schema(rng, kind, base)
+    if kind == "enum" and rng.random() < 0.7:
+        choices = [pool.word(rng) if rng.random() < 0.7 else pool.name(rng) for _ in range(rng.randint(2, 5))]
+        schema["enum"] = choices = list(dict.fromkeys(choices))
+    elif kind == "object" and rng.random() < 0.7:
+        keys = list(dict.fromkeys(pool.word(rng) for _ in range(rng.randint(1, 3))))
+        choices = [(key, rng.choice(("string", "integer"))) for key in keys]
+        schema["properties"] = {key: {"type": sort} for key, sort in choices}
+    if not own or rng.random() < 0.4:
+        text = rng.choice(("The {}.", "The {}", "{}", "{} to use")).format(label)
+        schema["description"] = text[0].upper() + text[1:]
+    return Param(name, kind, schema, [label, label, name], base, choices=choices)
+
+
+def any_tool(rng: random.Random, family: Family, taken: set, most: int) -> Tool:
+    """A random training tool whose words are of the pool or of its family; verb and thing are not both in `taken`."""
+    while True:
+        verb = rng.choice(family.verbs) if family.verbs and rng.random() < family.shared else _any_verb(rng)
+        thing = rng.choice(family.things) if family.things and rng.random() < family.shared else _any_thing(rng)
+        telling = rng.random() < 0.3
+        parts = [verb, *thing.split()] if telling else [pool.word(rng) for _ in range(rng.choice((1, 1, 2)))]
+        if family.names and rng.random() < family.shared:
+            parts.insert(0 if rng.random() < 0.75 else len(parts), rng.choice(family.names))
+        name = pool.join(rng, parts)
+        if (verb, thing) not in taken and len(name) <= 40 and not w.held(name):
+            break
+    taken.add((verb, thing))
+    function = {"name": name}
+    if not telling or rng.random() < 0.8:
+        ending = rng.choice(("", ".", " for the user."))
+        function["description"] = f"{verb.capitalize()} {rng.choice(('a', 'the', 'one'))} {thing}{ending}"
+    used: set = set()
+    params = [
+        any_parameter(rng, family, used) if rng.random() < family.wild else parameter(rng, "train", used)
+        for _ in range(min(most, rng.choice((0, 1, 1, 1, 2, 2, 2, 3, 3, 4))))
+    ]
+    for i, param in enumerate(params):
+        param.required = i == 0 or rng.random() < 0.5
+    if rng.random() < 0.15:
+        rng.shuffle(params)
+    function["parameters"] = _object(params)
+    return Tool(name, function, params, [verb], thing)
+
+
+def tool(rng: random.Random, split: str, taken: set, most: int, family: Family | None = None) -> Tool:
     """A random tool with up to `most` parameters, whose verb group and thing are not both in `taken`."""
+    if family and rng.random() < family.wild:
+        return any_tool(rng, family, taken, most)
     while True:
         group = rng.choice(w.VERB_GROUPS)
         thing = rng.choice(w.SPLIT_NOUNS[split] if split == "train" or rng.random() < 0.5 else w.SPLIT_NOUNS["train"])
@@ -271,5 +369,15 @@ def _object(params: list) -> dict:
 
 
 def arguments(rng: random.Random, tool_: Tool, split: str) -> dict:
-    """Values for all required and some optional parameters, in schema order."""
-    return {p.name: value(rng, p, split) for p in tool_.params if p.required or rng.random() < 0.4}
+    """Values for all required and some optional parameters, in schema order.
+
+    In training a string is sometimes the name of a parameter, or begins like one.
+    """
+    given = {p.name: value(rng, p, split) for p in tool_.params if p.required or rng.random() < 0.4}
+    if split == "train":
+        for param in tool_.params:
+            if param.kind == "string" and param.name in given and rng.random() < 0.06:
+                other = rng.choice(tool_.params).name
+                given[param.name] = other if rng.random() < 0.5 else other + pool.word(rng)
+    return given
+

@@ -3,6 +3,7 @@
 import json
 import random
 
+import pool
 import words as w
 
 from .base import Turn, listing
@@ -46,8 +47,33 @@ def _pools(rng: random.Random, split: str) -> tuple:
 
 
 def _facts(rng: random.Random, split: str) -> list:
-    pool = _pools(rng, split)[rng.random() < 0.4]
-    return [pool[0], *rng.sample(pool[1:], rng.randint(1, 3))]
+    if split == "train" and rng.random() < 0.4:
+        return _any_facts(rng)
+    rows = _pools(rng, split)[rng.random() < 0.4]
+    return [rows[0], *rng.sample(rows[1:], rng.randint(1, 3))]
+
+
+def _any_fact(rng: random.Random, key: str, kind: str) -> tuple:
+    if kind == "integer":
+        found = rng.randint(0, 9999)
+    elif kind == "strings":
+        found = [pool.word(rng) for _ in range(rng.randint(2, 3))]
+    else:
+        found = pool.word(rng) if rng.random() < 0.6 else pool.name(rng)
+    said = found if kind != "strings" else " ".join(found)
+    return (key, kind, found, rng.choice(("has the {} {}", "has {} {}")).format(key, said))
+
+
+def _any_facts(rng: random.Random) -> list:
+    """Fields of any name; the first is the thing itself."""
+    rows = [("item", "string", pool.word(rng), None)]
+    names = {"item"}
+    for _ in range(rng.randint(1, 4)):
+        key = pool.word(rng) if rng.random() < 0.6 else pool.name(rng)
+        if key not in names:
+            names.add(key)
+            rows.append(_any_fact(rng, key, rng.choice(("string", "string", "integer", "strings"))))
+    return rows if len(rows) > 1 else _any_facts(rng)
 
 
 def _schema(fields: list) -> dict:
@@ -130,10 +156,22 @@ def turn_for(rng: random.Random, split: str, form: dict) -> Turn:
     if form["type"] == "json_object":
         return turn_plain(rng, split)
     names = list(form["json_schema"]["schema"]["properties"])
-    pools = _pools(rng, split)
-    pool = next(rows for rows in pools if rows[0][0] in names)
-    rows = {row[0]: row for row in pool}
+    known = next((rows for rows in _pools(rng, split) if {row[0] for row in rows} >= set(names)), None)
+    if known is None:
+        return _any_turn_for(rng, form)
+    rows = {row[0]: row for row in known}
     fields = [rows[name] for name in names]
-    told = [pool[0], *(row for row in fields if row is not pool[0])]
-    others = [row for row in pool[1:] if row[0] not in names]
+    told = [known[0], *(row for row in fields if row is not known[0])]
+    others = [row for row in known[1:] if row[0] not in names]
     return _formatted(rng, fields, _sentence(rng, told, rng.sample(others, rng.randint(0, 1))))
+
+
+def _any_turn_for(rng: random.Random, form: dict) -> Turn:
+    """Another turn for fields of any name."""
+    fields = []
+    for key, schema in form["json_schema"]["schema"]["properties"].items():
+        kind = "strings" if schema["type"] == "array" else schema["type"]
+        fact = _any_fact(rng, key, kind)
+        fields.append((*fact[:3], None) if key == "item" else fact)
+    told = sorted(fields, key=lambda row: row[3] is not None)
+    return _formatted(rng, fields, _sentence(rng, told, []))

@@ -14,7 +14,8 @@ _dumps = json.JSONEncoder(ensure_ascii=False).encode
 class Session:
     """A conversation's tools and its call counter. Every method returns a list of messages."""
 
-    def __init__(self, rng: random.Random, split: str, count: int, most: int = 4, known_share: float = 0.3):
+    def __init__(self, rng: random.Random, split: str, count: int, most: int = 4, known_share: float = 0.3,
+                 pool_share: float = 0.67):  # fmt: skip
         self.rng, self.split = rng, split
         self.calls = 0
         self.follow = True
@@ -26,8 +27,12 @@ class Session:
             for entry in self.known:
                 self.taken.update(entry.keys)
         self.names = {entry.name for entry in self.known}
+        # In training most requests have tools with names and words of the large pool.
+        self.family = schemas.Family(rng) if split == "train" and rng.random() < pool_share else None
+        # Share of requests for several calls, and of a tool that is called twice among these.
+        self.several, self.twice = (0.35, 0.35) if split == "train" else (0.2, 0.0)
         for _ in range(count - len(self.known)):
-            tool = schemas.tool(rng, split, self.taken, most)
+            tool = schemas.tool(rng, split, self.taken, most, self.family)
             if tool.name not in self.names:
                 self.names.add(tool.name)
                 self.tools.append(tool)
@@ -47,15 +52,15 @@ class Session:
 
     # One request: what the user says, the calls and the reasoning.
 
-    def _one(self, ask: bool) -> dict:
-        """One wanted call. `ask`: the user may also ask for a field of the result."""
+    def _one(self, ask: bool, again: schemas.Tool | None = None) -> dict:
+        """One wanted call, of the tool `again` if given. `ask`: the user may also ask for a field of the result."""
         rng = self.rng
-        if self.known and (not self.tools or rng.random() < len(self.known) / (len(self.known) + len(self.tools))):
+        if again is None and self.known and (not self.tools or rng.random() < len(self.known) / (len(self.known) + len(self.tools))):
             entry = rng.choice(self.known)
             text, arguments, result = entry.ask(rng, self.split)
             return {"text": text, "name": entry.name, "arguments": arguments, "asked": None, "result": result,
                     "opening": f"The user wants {entry.purpose}."}  # fmt: skip
-        tool = rng.choice(self.tools)
+        tool = again or rng.choice(self.tools)
         arguments = schemas.arguments(rng, tool, self.split)
         asked = rng.choice(results.FIELDS) if ask and rng.random() < 0.45 else None
         if asked:
@@ -80,14 +85,23 @@ class Session:
         """User text, reasoning and wanted calls (one to three)."""
         rng = self.rng
         style = rng.random()
-        if style < 0.2 and (len(self.tools) + len(self.known) > 1 or style < 0.1):
+        if style < self.several and (len(self.tools) + len(self.known) > 1 or style < self.several / 2):
             return self._parallel()
         want = self._one(True)
         return want["text"], self._reason(want), [want]
 
+    def plain_request(self, several: float) -> tuple:
+        """Like `request`, but for no field of the result; with probability `several` for more than one call."""
+        if self.rng.random() < several:
+            return self._parallel()
+        want = self._one(False)
+        return want["text"], self._reason(want), [want]
+
     def _parallel(self) -> tuple:
         rng = self.rng
-        wants = [self._one(False) for _ in range(2 if rng.random() < 0.75 else 3)]
+        count = 2 if rng.random() < 0.75 else 3
+        again = rng.choice(self.tools) if self.twice and self.tools and rng.random() < self.twice else None
+        wants = [self._one(False, again if i < 2 else None) for i in range(count)]
         texts = [want["text"].rstrip(".?") for want in wants]
         if rng.random() < 0.5:
             text = ". ".join(texts) + "."
@@ -215,7 +229,11 @@ class Session:
         """A second call that takes a value from the first one's result, in one request."""
         rng = self.rng
         ends = [(t, p) for t in self.tools for p in t.params if p.required and p.kind == "string"]
-        ends = [(t, p) for t, p in ends if p.labels[0] in w.PARAM_STRINGS and sum(q.required for q in t.params) == 1]
+        ends = [
+            (t, p)
+            for t, p in ends
+            if (self.family or p.labels[0] in w.PARAM_STRINGS) and sum(q.required for q in t.params) == 1
+        ]
         if not ends:
             return self.call_turn()[0]
         second, param = rng.choice(ends)
@@ -251,7 +269,7 @@ class Session:
         rng = self.rng
         things = {t.thing for t in self.tools}
         while True:
-            tool = schemas.tool(rng, self.split, set(self.taken), 2)
+            tool = schemas.tool(rng, self.split, set(self.taken), 2, self.family)
             if tool.thing not in things and tool.name not in self.names:
                 break
         text = requests.request(rng, tool, schemas.arguments(rng, tool, self.split), 0.0)
