@@ -68,7 +68,6 @@ def main():
         X = m.streams(tokens.flatten(), run)
         logits = ours.collapse(m, X, m.norm.weight) @ m.head.weight.t()
         theirs = hf(tokens, use_cache=False).logits[0]
-    e = (logits - theirs).abs().amax(-1); print([(i, round(e[i].item(),5)) for i in (0,1,2,3,4,7,8,20,100,126,127,128,129,200,255,256,257,300,511)])
     error = (logits - theirs).abs().max().item()
     print(f"largest difference {error:.2e} of logits up to {theirs.abs().max():.2f}, over {T} positions")
     sys.exit(error > 2e-3)

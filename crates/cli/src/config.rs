@@ -94,7 +94,7 @@ impl ModelSource {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runtime {
     /// Support file with the model's draft block.
-    pub(crate) mtp: Option<PathBuf>,
+    pub(crate) mtp: Option<ModelSource>,
     /// `None`: `DEFAULT_CTX`, or less if the model was trained for less.
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
@@ -169,7 +169,7 @@ impl Config {
 
 pub(crate) fn runtime(flags: &Flags) -> Runtime {
     Runtime {
-        mtp: flags.mtp.clone(),
+        mtp: flags.mtp.clone().map(ModelSource::File),
         ctx: flags.ctx,
         threads: flags.threads,
         prefill_chunk: flags.prefill_chunk,

@@ -35,7 +35,7 @@ pub(crate) fn open_gguf(source: &ModelSource, quiet: bool) -> anyhow::Result<Ggu
                     "ds4: no -m, no $DS4_MODEL and no {DEFAULT_MODEL} here: using the miniature inside the program"
                 ));
             }
-            Ok(embedded::miniature()?)
+            embedded::miniature()
         }
     }
 }
@@ -55,8 +55,13 @@ pub(crate) fn open_file(source: &ModelSource, quiet: bool) -> anyhow::Result<Mod
 }
 
 /// The draft block of a support file for a model of this shape.
-fn open_draft(path: &Path, shape: &Shape) -> anyhow::Result<Gguf> {
-    let gguf = Gguf::open(path).map_err(|e| anyhow::Error::new(e).context("cannot open support file"))?;
+fn open_draft(source: &ModelSource, shape: &Shape) -> anyhow::Result<Gguf> {
+    let gguf = match source {
+        ModelSource::File(path) => {
+            Gguf::open(path).map_err(|e| anyhow::Error::new(e).context("cannot open support file"))?
+        }
+        ModelSource::Embedded => embedded::draft_block()?,
+    };
     validate_draft(&gguf, shape)?;
     Ok(gguf)
 }
@@ -97,7 +102,7 @@ impl Loaded {
     ) -> anyhow::Result<Self> {
         let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
         let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
-        let draft = runtime.mtp.as_deref().map(|path| open_draft(path, &file.shape)).transpose()?;
+        let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
         let draft = draft.as_ref();
         let plan = plan(&file.gguf, draft, limits, precision)?;
         if !quiet {

@@ -241,7 +241,8 @@ usage: ds4 check eval [-m MODEL] [OPTIONS]
 Runs the suites inside the program on the model, greedily, and measures it: one table with a bar for each claim.
       --suite NAME[,NAME]    only these: chat, thinking, arithmetic, order, tools, tool-result, json, retrieval-1k,
                              retrieval-4k, retrieval-16k; selection (retrieval with random rows instead of the indexer's),
-                             perplexity (held-out dialogues), speed
+                             draft (guesses of the draft block), perplexity (held-out dialogues), speed
+      --mtp FILE             the model's draft block, for draft
       --against FILE         perplexity also as a ratio to this model's
       --max-ratio F          the bar of that ratio; without it the ratio is only shown
       --dialogues N          perplexity of the first N dialogues only

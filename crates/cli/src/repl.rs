@@ -13,7 +13,7 @@ use ds4_text::Thinking;
 use rustyline::error::ReadlineError;
 
 use crate::answer::{Ask, Speeds, ask};
-use crate::config::Config;
+use crate::config::{Config, ModelSource};
 use crate::conversation::{Conversation, effective};
 use crate::device::{Loaded, open_file};
 use crate::interrupt::Interrupt;
@@ -23,6 +23,14 @@ use crate::terminal::note;
 
 /// Time within which a second Ctrl+C at an empty prompt leaves.
 const AGAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the miniature is, and how to leave it behind.
+const MINIATURE: &[&str] = &[
+    "This is ds4-mini, a trained miniature of DeepSeek V4 (20 million parameters). It chats in simple English, thinks, does",
+    "small sums, sorts, calls tools, writes JSON and finds facts in long texts; beyond that it says that it does not know.",
+    "The real model: download a DeepSeek V4 Flash file (2 bits: 81 GB) from huggingface.co/antirez/deepseek-v4-gguf, then",
+    "start 'ds4 -m FILE'. /help lists the commands here.",
+];
 
 /// Everything a command can change.
 struct Repl {
@@ -50,6 +58,9 @@ pub(crate) fn run(config: Config, out: &mut dyn Write) -> anyhow::Result<()> {
     let thinking = effective(config.think, loaded.engine.limits().context);
     let conversation = Conversation::new(&config.system, thinking);
     let mut repl = Repl { config, interrupt, loaded, conversation, generation: 0, speeds: None };
+    if repl.config.model == ModelSource::Embedded && !repl.config.quiet {
+        MINIATURE.iter().for_each(note);
+    }
     let mut editor = editor::open()?;
     let mut last_interrupt: Option<Instant> = None;
     loop {

@@ -19,7 +19,7 @@ pub fn preset(name: &str) -> Option<Recipe> {
     }
 }
 
-/// The model that comes with the program.
+/// A model of three layers that is made and run in a moment.
 fn mini() -> Recipe {
     let shape = Shape {
         name: "DeepSeek V4 Mini, random weights".to_owned(),

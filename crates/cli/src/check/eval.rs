@@ -32,7 +32,7 @@ const BARS: &[(&str, f64)] = &[
     ("retrieval-16k", 80.0),
 ];
 /// What is measured beside the suites.
-const MEASURES: &[&str] = &["selection", "perplexity", "speed"];
+const MEASURES: &[&str] = &["selection", "draft", "perplexity", "speed"];
 const RETRIEVAL: &str = "retrieval-";
 
 pub(super) struct Options {
@@ -71,6 +71,9 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     if options.wants("selection") {
         measure::selection(&options, &scores, &interrupt)?.iter().try_for_each(|entry| table.add(entry))?;
     }
+    if options.wants("draft") {
+        table.add(&measure::draft(&options, &interrupt)?)?;
+    }
     if options.wants("perplexity") {
         measure::perplexity(&options, &interrupt)?.iter().try_for_each(|entry| table.add(entry))?;
     }
@@ -103,6 +106,7 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
         match flag.as_str() {
             "-h" | "--help" => return Ok(None),
             "-m" | "--model" => model = Some(args.path(&flag)?),
+            "--mtp" => options.runtime.mtp = Some(ModelSource::File(args.path(&flag)?)),
             "--suite" => options.wanted.extend(args.text(&flag)?.split(',').map(|name| name.trim().to_owned())),
             "-n" | "--tokens" => options.tokens = args.int(&flag, 1..=100_000)? as u32,
             "--concurrency" => options.concurrency = args.int(&flag, 1..=256)? as u32,
@@ -122,6 +126,9 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
         return Err(usage("--max-ratio needs --against"));
     }
     options.model = ModelSource::resolve(model, &Surroundings::look());
+    if options.model == ModelSource::Embedded && options.runtime.mtp.is_none() {
+        options.runtime.mtp = Some(ModelSource::Embedded);
+    }
     Ok(Some(options))
 }
 

@@ -21,6 +21,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use ds4_text::Tokenizer;
 
 use board::{Board, Update};
 use case::Case;
@@ -251,4 +252,10 @@ pub(crate) fn score_suites(
         terminal::warn(format_args!("cases that could not be run count as failed: {error}"));
     }
     Ok(report::scores(&plan, &scene.board))
+}
+
+/// The embedded prompts of a suite as ids.
+pub(crate) fn prompts(suite: &str, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
+    let cases = cases(&Selection::of_suites(vec![suite.to_owned()]))?;
+    cases.iter().map(|case| Ok(case.encode(tokenizer, false)?.ids)).collect()
 }

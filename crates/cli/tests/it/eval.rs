@@ -192,3 +192,10 @@ fn a_model_against_itself_has_the_ratio_one() {
     let ratios = ran.out.lines().filter(|line| line.starts_with("ratio ") && line.contains(" 1.0000 of "));
     assert_eq!(ratios.filter(|line| line.ends_with("PASS")).count(), 2, "{}", ran.out);
 }
+
+/// Held-out cases on the model inside the program; `ds4 check eval` runs the long suites too.
+#[test]
+fn the_miniature_holds_its_bars() {
+    let ran = Program::new().works(&["check", "eval", "--suite", "json,retrieval-1k,draft", "-n", "100"]);
+    assert!(ran.out.ends_with("3 passed, 0 failed\n"), "{}", ran.out);
+}

@@ -65,7 +65,7 @@ fn an_input_without_an_end_is_refused() {
 
 #[test]
 fn a_seed_repeats_an_answer_and_another_seed_changes_it() {
-    let program = Program::new();
+    let program = Program::endless();
     let draw = |seed| program.works(&["-p", "Hello", "-n", "16", "-c", "512", "--quiet", "--seed", seed]).out;
     assert_eq!(draw("0"), draw("0"));
     assert_ne!(draw("1"), draw("2"));
@@ -73,7 +73,7 @@ fn a_seed_repeats_an_answer_and_another_seed_changes_it() {
 
 #[test]
 fn json_is_one_object_with_its_parts() {
-    let ran = Program::new().works(&greedy(&["-p", "Hello", "--json", "--nothink", "--seed", "0"]));
+    let ran = Program::endless().works(&greedy(&["-p", "Hello", "--json", "--nothink", "--seed", "0"]));
     let value: Value = serde_json::from_str(&ran.out).expect("one object");
     assert_eq!(value["reasoning"], "");
     assert!(!value["content"].as_str().expect("text").is_empty());
@@ -81,7 +81,7 @@ fn json_is_one_object_with_its_parts() {
     assert_eq!(value["usage"]["completion_tokens"], 12);
     assert_eq!(value["seed"], 0);
     assert!(value["timings"]["prefill_tps"].as_f64().expect("a number") > 0.0);
-    let thinking = Program::new().works(&greedy(&["-p", "Hello", "--json"]));
+    let thinking = Program::endless().works(&greedy(&["-p", "Hello", "--json"]));
     let value: Value = serde_json::from_str(&thinking.out).expect("one object");
     assert!(!value["reasoning"].as_str().expect("text").is_empty());
 }
@@ -99,7 +99,7 @@ fn json_events_add_up_to_the_result() {
 
 #[test]
 fn hidden_thinking_leaves_nothing_of_an_answer_that_is_all_reasoning() {
-    let program = Program::new();
+    let program = Program::endless();
     let shown = program.works(&greedy(&["-p", "Hello", "--quiet"])).out;
     assert_ne!(shown, "");
     assert_eq!(program.works(&greedy(&["-p", "Hello", "--quiet", "--hide-thinking"])).out, "");
@@ -162,4 +162,23 @@ fn a_reader_that_leaves_ends_the_program_quietly() {
     drop(pipe);
     let output = child.wait_with_output().expect("ends");
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+}
+
+/// The model inside the program is trained: it reasons, answers and ends its turns.
+#[test]
+fn the_miniature_answers_in_its_domain() {
+    let program = Program::new();
+    for (prompt, expected) in [("What is 17 + 25?", "42"), ("Sort: 9, 4, 31", "4, 9, 31"), ("Who are you?", "ds4-mini")]
+    {
+        for mode in ["--think", "--nothink"] {
+            let ran =
+                program.works(&["-p", prompt, mode, "--temp", "0", "-n", "100", "-c", "512", "--json", "--quiet"]);
+            let value: Value = serde_json::from_str(&ran.out).expect("one object");
+            assert!(value["content"].as_str().is_some_and(|text| text.contains(expected)), "{prompt}: {value}");
+            assert_eq!(
+                (value["finish_reason"].as_str(), value["reasoning"] == ""),
+                (Some("stop"), mode == "--nothink")
+            );
+        }
+    }
 }

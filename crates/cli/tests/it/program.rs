@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
@@ -19,6 +20,15 @@ pub(crate) struct Ran {
 impl Program {
     pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// A program whose default model has random weights, and so never ends a turn by itself.
+    pub(crate) fn endless() -> Self {
+        static MODEL: LazyLock<Vec<u8>> =
+            LazyLock::new(|| ds4_synth::build(&ds4_synth::preset("mini").expect("a preset")).expect("a model"));
+        let program = Self::new();
+        program.write("ds4flash.gguf", &*MODEL);
+        program
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {

@@ -16,7 +16,7 @@ fn content(program: &Program, more: &[&str]) -> String {
 
 #[test]
 fn cuts_that_leave_one_candidate_are_greedy_whatever_the_seed() {
-    let program = Program::new();
+    let program = Program::endless();
     let greedy = content(&program, &["--temp", "0"]);
     for cut in [["--top-k", "1"], ["--min-p", "1"], ["--top-p", "0.000001"]] {
         assert_eq!(content(&program, &[&cut[..], &["--seed", "3"]].concat()), greedy, "{cut:?}");
@@ -28,7 +28,7 @@ fn cuts_that_leave_one_candidate_are_greedy_whatever_the_seed() {
 
 #[test]
 fn penalties_drive_a_greedy_answer_away_from_its_own_tokens() {
-    let program = Program::new();
+    let program = Program::endless();
     let greedy = content(&program, &["--temp", "0"]);
     for name in ["--presence-penalty", "--frequency-penalty"] {
         assert_eq!(content(&program, &["--temp", "0", name, "0"]), greedy, "{name}");
@@ -43,7 +43,7 @@ fn penalties_drive_a_greedy_answer_away_from_its_own_tokens() {
 
 #[test]
 fn a_thinking_budget_ends_the_reasoning_and_leaves_room_for_an_answer() {
-    let program = Program::new();
+    let program = Program::endless();
     let endless = draw(&program, &["--temp", "0"]);
     assert_eq!((endless["usage"]["reasoning_tokens"].as_u64(), &endless["content"]), (Some(40), &Value::from("")));
     for budget in [4_u64, 8] {

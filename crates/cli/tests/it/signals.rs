@@ -64,7 +64,7 @@ fn long_prompt(program: &Program) {
 
 #[test]
 fn a_second_ctrl_c_ends_a_prefill_that_the_first_one_cannot() {
-    let program = Program::new();
+    let program = Program::endless();
     long_prompt(&program);
     let args = ["--prompt-file", "long.txt", "--prefill-chunk", "8192", "-t", "1"];
     let mut run = Running::until(&program, &args, "0/7994");
@@ -78,7 +78,7 @@ fn a_second_ctrl_c_ends_a_prefill_that_the_first_one_cannot() {
 
 #[test]
 fn one_ctrl_c_ends_a_prefill_after_its_chunk_and_claims_no_more_than_was_done() {
-    let program = Program::new();
+    let program = Program::endless();
     long_prompt(&program);
     let run = Running::until(&program, &["--prompt-file", "long.txt", "--prefill-chunk", "32"], " 0/7994");
     sleep(Duration::from_millis(500));
@@ -93,7 +93,7 @@ fn one_ctrl_c_ends_a_prefill_after_its_chunk_and_claims_no_more_than_was_done() 
 
 #[test]
 fn sigterm_ends_an_answer_as_ctrl_c_does_with_its_own_code() {
-    let program = Program::new();
+    let program = Program::endless();
     for (signal, expected) in [("INT", 130), ("TERM", 143)] {
         let mut run =
             Running::until(&program, &["-p", "Hello", "-c", "16384", "--nothink", "--seed", "1"], "processing");

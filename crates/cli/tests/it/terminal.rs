@@ -132,7 +132,7 @@ fn at_the_prompt_ctrl_c_clears_the_line_then_hints_then_leaves() {
 
 #[test]
 fn ctrl_c_stops_an_answer_and_keeps_it() {
-    let program = Program::new();
+    let program = Program::endless();
     let mut session = start(&program, &["-c", "16384", "--seed", "1", "--nothink"]);
     session.exp_string("ds4> ").expect("a prompt");
     session.send_line("Hello").expect("sent");
@@ -147,7 +147,7 @@ fn ctrl_c_stops_an_answer_and_keeps_it() {
 
 #[test]
 fn ctrl_c_ends_a_one_shot_answer_with_its_timing_line() {
-    let program = Program::new();
+    let program = Program::endless();
     let mut session = start(&program, &["-p", "Hello", "-c", "16384", "--seed", "1", "--nothink"]);
     session.exp_string("memory").expect("a memory plan");
     std::thread::sleep(std::time::Duration::from_millis(600));
@@ -172,7 +172,7 @@ fn leaves_the_terminal_whole(session: &mut PtySession, code: i32) {
 
 #[test]
 fn a_second_ctrl_c_in_a_prefill_leaves_the_terminal_as_it_was() {
-    let program = Program::new();
+    let program = Program::endless();
     program.write("long.txt", "the quick brown fox jumps over the lazy dog. ".repeat(420));
     let mut session = in_a_shell(&program, "-c 16384 --prefill-chunk 8192 -t 1 --nothink");
     session.exp_string("ds4> ").expect("a prompt");

@@ -109,5 +109,5 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
 fn a_context_beyond_the_model_is_a_usage_error() {
     let ran = Program::new().run(&["-p", "a", "--ctx", "999999", "--quiet"]);
     assert_eq!(ran.code, 2);
-    assert_eq!(ran.err, "ds4: invalid value for --ctx: 999999: the model was made for at most 16384\n");
+    assert_eq!(ran.err, "ds4: invalid value for --ctx: 999999: the model was made for at most 32768\n");
 }

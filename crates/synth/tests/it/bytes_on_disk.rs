@@ -98,11 +98,3 @@ fn a_place_that_cannot_be_written_is_named_and_left_clean() {
     assert!(matches!(go(&taken), Error::Io { .. }));
     assert_eq!(names(folder.path()), ["taken"]);
 }
-
-#[test]
-fn the_file_that_comes_with_the_program_is_preset_mini() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/ds4-mini.gguf");
-    let there = fs::read(path).unwrap();
-    assert!(there == build(&recipe("mini")).unwrap(), "run the example `mini` to write it again");
-    assert!(there.len() <= 8_000_000, "{} bytes", there.len());
-}

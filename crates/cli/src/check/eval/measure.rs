@@ -1,7 +1,8 @@
-//! What is measured beside the suites: whether the indexer's choice matters, how well held-out dialogues are predicted, and
-//! speed.
+//! What is measured beside the suites: whether the indexer's choice matters, how often the draft block guesses the model's
+//! own token, how well held-out dialogues are predicted, and speed.
 
 use anyhow::{Context, bail};
+use ds4_engine::{Agreement, AgreementRequest};
 use ds4_model::Limits;
 use ds4_text::Special;
 
@@ -9,7 +10,7 @@ use super::{BARS, Entry, Options, RETRIEVAL, percent};
 use crate::bench;
 use crate::config::ModelSource;
 use crate::device::{self, Loaded, Precision, open_file};
-use crate::eval::{Score, dialogues};
+use crate::eval::{Score, dialogues, prompts};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::score::score;
@@ -17,6 +18,10 @@ use crate::score::score;
 /// Rows drawn at random must cost at least this many points (of 100), or the indexer is of no use.
 const SELECTION_POINTS: f64 = 20.0;
 const SELECTION_SEED: u64 = 4;
+
+/// Share of right guesses of the draft block, in percent, on this suite's prompts.
+const DRAFT_BAR: f64 = 70.0;
+const DRAFT_SUITE: &str = "chat";
 
 /// Speeds on two cores, in tokens a second (`speed`).
 const MIN_PREFILL: f64 = 1000.0;
@@ -41,6 +46,40 @@ pub(super) fn selection(options: &Options, own: &[Score], interrupt: &Interrupt)
         })
     };
     random.iter().map(compare).collect()
+}
+
+/// How often the draft block's guess is the model's own next token while it answers the prompts of a suite greedily.
+pub(super) fn draft(options: &Options, interrupt: &Interrupt) -> anyhow::Result<Entry> {
+    let name = "draft".to_owned();
+    if options.runtime.mtp.is_none() {
+        return Ok(Entry { name, result: "not measured: no --mtp FILE".to_owned(), bar: String::new(), holds: None });
+    }
+    let file = open_file(&options.model, true)?;
+    let prompts = prompts(DRAFT_SUITE, &file.tokenizer)?;
+    let end = Some(file.tokenizer.special().eos);
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) as u32;
+    let runtime = crate::config::Runtime { ctx: Some(longest + options.tokens), ..options.runtime.clone() };
+    let loaded = Loaded::open(file, &runtime, true)?;
+    let mut sum = Agreement::default();
+    interrupt.begin();
+    for prompt in prompts {
+        let cancel = interrupt.cancel();
+        let request = AgreementRequest { prompt, max_tokens: options.tokens, end, cancel };
+        let one = loaded.engine.draft_agreement(request)?;
+        if interrupt.requested() {
+            return Err(interrupt.ended());
+        }
+        sum.drafted += one.drafted;
+        sum.accepted += one.accepted;
+    }
+    interrupt.end();
+    let share = 100.0 * sum.rate();
+    Ok(Entry {
+        name,
+        result: format!("{}/{} guesses {share:.1}%", sum.accepted, sum.drafted),
+        bar: format!(">= {DRAFT_BAR}%"),
+        holds: Some(share >= DRAFT_BAR),
+    })
 }
 
 /// Summed negative log-likelihood and count of tokens.
@@ -116,12 +155,15 @@ fn dialogue_nll(model: &ModelSource, options: &Options, interrupt: &Interrupt) -
     Ok([assistant, all])
 }
 
-/// Which ids are the assistant's: from behind the one that opens its turn to the one that ends it.
+/// Which ids are the assistant's own: from behind the tag that the template writes at the start of its turn (`<think>` or
+/// `</think>`) to the id that ends it.
 fn spoken(ids: &[u32], special: &Special) -> Vec<bool> {
     let mut inside = false;
+    let mut before = None;
     let mut mark = |&id: &u32| {
-        let now = inside;
+        let now = inside && before != Some(special.assistant);
         inside = id == special.assistant || (inside && id != special.eos);
+        before = Some(id);
         now && id != special.assistant
     };
     ids.iter().map(&mut mark).collect()
@@ -154,8 +196,9 @@ mod tests {
         let tokenizer = crate::embedded::published_tokenizer().expect("a tokenizer");
         let special = tokenizer.special();
         let (bos, eos, user, assistant) = (special.bos, special.eos, special.user, special.assistant);
-        let ids = [bos, user, 9, assistant, special.think_end, 7, eos, user, 9, assistant, 8, eos];
-        let expected = [0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1].map(|n| n == 1);
+        let (open, close) = (special.think, special.think_end);
+        let ids = [bos, user, 9, assistant, close, 7, eos, user, 9, assistant, open, 8, close, 6, eos];
+        let expected = [0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1].map(|n| n == 1);
         assert_eq!(spoken(&ids, special), expected);
         let mut nll = Nll::default();
         nll.add(-1.0);
