@@ -78,6 +78,7 @@ def main():
     a.add_argument("--stop", type=int, default=0, help="leave after this many steps (to time a part)")
     a.add_argument("--tokens", type=int, default=65536)
     a.add_argument("--seed", type=int, default=1)
+    a.add_argument("--ratios", default="0,0,4,128,4,128", help="compression ratio of each main layer")
     a.add_argument("--muon-lr", type=float, default=0.02)
     a.add_argument("--adam-lr", type=float, default=3e-3)
     a.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
@@ -89,7 +90,10 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = True
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = data.Encoder(a.tokenizer)
-    c = dsv4.Config(vocab_size=encoder.tokenizer.get_vocab_size())
+    ratios = [int(r) for r in a.ratios.split(",")]
+    c = dsv4.Config(
+        vocab_size=encoder.tokenizer.get_vocab_size(), num_hidden_layers=len(ratios), compress_ratios=[*ratios, 0]
+    )
     model = dsv4.Model(c).to(device)
     if device == "cuda" and not a.no_compile:
         dsv4.compile_stages()

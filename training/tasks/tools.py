@@ -75,11 +75,9 @@ class Session:
     def _reason(want: dict) -> str:
         opening, name, arguments = want["opening"], want["name"], want["arguments"]
         if not arguments:
-            return f"{opening} The tool is {name}. It needs no values."
-        told = ", ".join(
-            f"{key} = {item if isinstance(item, str) else _dumps(item)}" for key, item in arguments.items()
-        )
-        return f"{opening} The tool is {name}: {told}."
+            return f'{opening} The tool is "{name}". It needs no values.'
+        # quoted as in the schema, so that names are copied token by token
+        return f'{opening} The tool is "{name}" with {_dumps(arguments)}.'
 
     def request(self) -> tuple:
         """User text, reasoning and wanted calls (one to three)."""
@@ -184,7 +182,7 @@ class Session:
         ask = Turn(
             requests.request(rng, tool, told, 0.05),
             f"Please tell me the {label}.",
-            f"{want['opening']} The tool is {tool.name}. The {label} is missing.",
+            f'{want["opening"]} The tool is "{tool.name}". The {label} is missing.',
         )
         reply = rng.choice(("{}", "{}", "The {l} is {}.", "{l}: {}", "Use {}.")).format(given, l=label)
         return (
