@@ -15,7 +15,6 @@ class Encoder:
 
         self.tokenizer = Tokenizer.from_file(str(path))
         self.eos, self.assistant = self.id("<｜end▁of▁sentence｜>"), self.id("<｜Assistant｜>")
-        self.think, self.unthink = self.id("<think>"), self.id("</think>")
 
     def id(self, text):
         return self.tokenizer.token_to_id(text)
@@ -61,26 +60,26 @@ def batch(encoder, seed, step, length, retrieval, tokens):
     return encoder.rows(texts, length, 0.02 if retrieval else 0.1)
 
 
-def work(path, seed, steps, tokens, worker, workers, start, queue):
+def work(path, seed, steps, tokens, worker, workers, queue):
     encoder = Encoder(path)
-    for step in range(start + worker, steps, workers):
+    for step in range(worker, steps, workers):
         length, retrieval = kind(step, steps)
         ids, weights = batch(encoder, seed, step, length, retrieval, tokens)
         queue.put((step, ids.astype(np.uint16), weights.astype(np.float16)))
 
 
-def stream(path, seed, steps, tokens, workers, start=0):
+def stream(path, seed, steps, tokens, workers):
     """Yields (step, ids, weights) in order."""
     context = mp.get_context("spawn")
     queues = [context.Queue(maxsize=4) for _ in range(workers)]
     processes = [
-        context.Process(target=work, args=(path, seed, steps, tokens, w, workers, start, q), daemon=True)
+        context.Process(target=work, args=(path, seed, steps, tokens, w, workers, q), daemon=True)
         for w, q in enumerate(queues)
     ]
     for p in processes:
         p.start()
-    for step in range(start, steps):
-        got, ids, weights = queues[(step - start) % workers].get()
+    for step in range(steps):
+        got, ids, weights = queues[step % workers].get()
         assert got == step
         yield step, ids.astype(np.int64), weights.astype(np.float32)
     for p in processes:

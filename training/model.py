@@ -389,19 +389,16 @@ class Weight(nn.Module):
         self.weight = value if isinstance(value, nn.Parameter) else nn.Parameter(value)
 
 
-class Site:
-    """Names of a hyper-connection site live on the layer itself (`hc_attn_fn`), this only makes them."""
-
-    @staticmethod
-    def add(module, name, site):
-        mixes = 2 * STREAMS + STREAMS * STREAMS
-        module.register_parameter(name + "_fn", matrix(mixes, STREAMS * module.hidden))
-        base = torch.zeros(mixes)
-        base[:4] = torch.tensor([-1.5 if i != site % 4 else 0.5 for i in range(4)])
-        base[4:8] = torch.tensor([-0.5 if i != site % 4 else 0.5 for i in range(4)])
-        base[8:] = (torch.eye(4) * 3).flatten()
-        module.register_parameter(name + "_base", nn.Parameter(base))
-        module.register_parameter(name + "_scale", nn.Parameter(torch.full((3,), 0.2)))
+def add_site(module, name, site):
+    """A hyper-connection site; its names live on the layer itself (`hc_attn_fn`)."""
+    mixes = 2 * STREAMS + STREAMS * STREAMS
+    module.register_parameter(name + "_fn", matrix(mixes, STREAMS * module.hidden))
+    base = torch.zeros(mixes)
+    base[:4] = torch.tensor([-1.5 if i != site % 4 else 0.5 for i in range(4)])
+    base[4:8] = torch.tensor([-0.5 if i != site % 4 else 0.5 for i in range(4)])
+    base[8:] = (torch.eye(4) * 3).flatten()
+    module.register_parameter(name + "_base", nn.Parameter(base))
+    module.register_parameter(name + "_scale", nn.Parameter(torch.full((3,), 0.2)))
 
 
 class Compressor(nn.Module):
@@ -549,8 +546,8 @@ class Layer(nn.Module):
     def __init__(self, c, index, ratio, hashed):
         super().__init__()
         self.hidden = c.hidden_size
-        Site.add(self, "hc_attn", 2 * index)
-        Site.add(self, "hc_ffn", 2 * index + 1)
+        add_site(self, "hc_attn", 2 * index)
+        add_site(self, "hc_ffn", 2 * index + 1)
         self.attn_norm, self.ffn_norm = Weight(torch.ones(c.hidden_size)), Weight(torch.ones(c.hidden_size))
         self.attn, self.ffn = Attention(c, ratio), FeedForward(c, hashed)
         self.ratio, self.iters = ratio, c.hc_sinkhorn_iters

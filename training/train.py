@@ -75,7 +75,6 @@ def main():
     a.add_argument("--out", required=True)
     a.add_argument("--tokenizer", default=str(HERE / "tokenizer.json"))
     a.add_argument("--steps", type=int, default=7000)
-    a.add_argument("--stop", type=int, default=0, help="leave after this many steps (to time a part)")
     a.add_argument("--tokens", type=int, default=65536)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--ratios", default="0,0,4,128,4,128", help="compression ratio of each main layer")
@@ -109,7 +108,7 @@ def main():
         t = time.time()
         item = next(source, None)
         waited += time.time() - t
-        if item is None or (a.stop and item[0] >= a.stop):
+        if item is None:
             break
         step, ids, weights = item
         (main_loss, draft, index, _, _), run, _ = losses(model, ids, weights, step > 0.25 * a.steps, device)

@@ -50,8 +50,8 @@ impl Fault {
     }
 }
 
-/// Names come from outside: escape what would break the line, and shorten what would fill the screen.
-pub(crate) fn shown(name: &str) -> String {
+/// A name from outside for a message: what would break the line is escaped, what would fill the screen is cut.
+pub fn shown(name: &str) -> String {
     const LONGEST: usize = 120;
     if name.is_empty() {
         return "(empty name)".to_owned();

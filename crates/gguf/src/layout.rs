@@ -147,3 +147,27 @@ fn write_directory(
     }
     Ok((places, end))
 }
+
+/// Writes all of `bytes` at `offset`, whatever other threads do with the same file: for writers of a planned file.
+///
+/// Errors: the system's refusals.
+#[cfg(unix)]
+pub fn write_at(file: &std::fs::File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+/// Writes all of `bytes` at `offset`, whatever other threads do with the same file: for writers of a planned file.
+///
+/// Errors: the system's refusals.
+#[cfg(windows)]
+pub fn write_at(file: &std::fs::File, mut bytes: &[u8], mut offset: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[n..];
+        offset += n as u64;
+    }
+    Ok(())
+}

@@ -19,9 +19,9 @@ mod value;
 
 pub use dims::Dims;
 pub use dtype::DType;
-pub use error::{Error, Result};
+pub use error::{Error, Result, shown};
 pub use file::Gguf;
-pub use layout::{DEFAULT_ALIGNMENT, Layout};
+pub use layout::{DEFAULT_ALIGNMENT, Layout, write_at};
 pub use metadata::Metadata;
 pub use tensor::{Tensor, TensorInfo};
 pub use value::{Array, OwnedValue, Strings, Text, Value, ValueType};

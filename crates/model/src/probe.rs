@@ -67,35 +67,36 @@ impl<B: Backend> Probe<B> for StreamTrace {
 #[derive(Debug)]
 pub struct RandomSelect {
     top_k: usize,
-    state: u64,
+    seed: u64,
 }
 
 impl RandomSelect {
-    /// For a model that selects `top_k` rows; equal seeds draw equal rows for equal steps.
+    /// For a model that selects `top_k` rows. What a position gets depends on it and the seed alone, not on the batch.
     pub fn new(top_k: usize, seed: u64) -> RandomSelect {
-        RandomSelect { top_k, state: seed }
+        RandomSelect { top_k, seed }
     }
 
     /// `top_k` different rows of `0..visible`, ascending (Floyd's algorithm).
-    fn draw(&mut self, visible: u32) -> Vec<u32> {
+    fn draw(&self, pos: u32, visible: u32) -> Vec<u32> {
+        let mut state = self.seed ^ u64::from(pos) << 32;
         let mut chosen = BTreeSet::new();
         for last in visible - self.top_k as u32..visible {
-            let row = (self.next() % u64::from(last + 1)) as u32;
+            let row = (split_mix(&mut state) % u64::from(last + 1)) as u32;
             if !chosen.insert(row) {
                 chosen.insert(last);
             }
         }
         chosen.into_iter().collect()
     }
+}
 
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+/// The next number of SplitMix64 (Steele et al., 2014).
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl<B: Backend> Probe<B> for RandomSelect {
@@ -108,7 +109,7 @@ impl<B: Backend> Probe<B> for RandomSelect {
         for (i, row) in rows.iter().enumerate() {
             let visible = visible_rows(row.pos, INDEXED_RATIO);
             if visible as usize > self.top_k {
-                let drawn = self.draw(visible);
+                let drawn = self.draw(row.pos, visible);
                 backend.write(out, 4 * i * self.top_k, bytemuck::cast_slice(&drawn))?;
             }
         }
@@ -296,8 +297,8 @@ mod tests {
 
     #[test]
     fn drawn_rows_are_different_visible_ascending_and_not_always_the_same() {
-        let mut random = RandomSelect::new(64, 1);
-        let draws: Vec<Vec<u32>> = (0..50).map(|_| random.draw(100)).collect();
+        let random = RandomSelect::new(64, 1);
+        let draws: Vec<Vec<u32>> = (0..50).map(|pos| random.draw(pos, 100)).collect();
         for rows in &draws {
             assert_eq!(rows.len(), 64);
             assert!(rows.is_sorted_by(|a, b| a < b) && rows[63] < 100, "{rows:?}");
@@ -306,6 +307,7 @@ mod tests {
         let mut hits = [0; 100];
         draws.iter().flatten().for_each(|&row| hits[row as usize] += 1);
         assert!(hits.iter().all(|&n| n > 10), "every row has its chance: {hits:?}");
-        assert_eq!(RandomSelect::new(64, 1).draw(100), draws[0]);
+        assert_eq!(random.draw(0, 100), draws[0]);
+        assert_ne!(RandomSelect::new(64, 2).draw(0, 100), draws[0]);
     }
 }

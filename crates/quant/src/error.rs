@@ -3,6 +3,8 @@
 
 use std::{io, path::Path};
 
+pub(crate) use ds4_gguf::shown as clean;
+
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -65,22 +67,4 @@ impl From<ds4_model::Error> for Error {
 /// A path for a message.
 pub(crate) fn shown(path: &Path) -> String {
     clean(&path.display().to_string())
-}
-
-/// Text from outside for a message: on one line and not longer than a screen.
-pub(crate) fn clean(text: &str) -> String {
-    const LONGEST: usize = 160;
-    let mut out = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == LONGEST {
-            out.push_str("...");
-            break;
-        }
-        if c.is_control() || c == '\u{2028}' || c == '\u{2029}' {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }

@@ -13,6 +13,8 @@ use std::{
     thread,
 };
 
+use ds4_gguf::write_at;
+
 use crate::{
     error::{Error, Result},
     plan::Plan,
@@ -156,22 +158,4 @@ fn watch(reports: &mpsc::Receiver<io::Result<u64>>, output: &Output<'_>, progres
         }
     }
     Err(Error::Stopped { file: output.path.display().to_string() })
-}
-
-#[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let n = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
-        if n == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        bytes = &bytes[n..];
-        offset += n as u64;
-    }
-    Ok(())
 }
