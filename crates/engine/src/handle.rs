@@ -14,7 +14,8 @@ use crate::request::{check_history, check_ids};
 use crate::scheduler::Scheduler;
 use crate::session::CheckpointPolicy;
 use crate::{
-    Agreement, AgreementRequest, Cancel, Error, Event, Request, Result, ScoreEvent, ScoreRequest, SlotStatus, Want,
+    Agreement, AgreementRequest, Cancel, Error, Event, Listener, Request, Result, ScoreEvent, ScoreRequest, SlotStatus,
+    Want,
 };
 
 /// Settings of the engine thread.
@@ -131,7 +132,7 @@ impl EngineHandle {
             return Err(Error::Parameter { name: "from", found, expected: "a position of the tokens, not the first" });
         }
         let ticket = self.ticket()?;
-        let events = request.events.clone();
+        let events = request.events.clone().into();
         self.send(Message::Score(Queued::new(request, events, ticket)))
     }
 
@@ -288,7 +289,7 @@ pub(crate) struct Queued<R, E: Failure> {
 }
 
 impl<R, E: Failure> Queued<R, E> {
-    fn new(request: R, events: Sender<E>, ticket: Ticket) -> Self {
+    fn new(request: R, events: Listener<E>, ticket: Ticket) -> Self {
         let events = Sink::new(events, &ticket.0);
         Queued { request, events, submitted: Instant::now(), ticket }
     }
@@ -338,25 +339,25 @@ impl Failure for ScoreEvent {
 
 /// The sending end of a request. However it goes out of scope, a panic included, its receiver hears a last event.
 pub(crate) struct Sink<E: Failure> {
-    events: Sender<E>,
+    events: Listener<E>,
     shared: Arc<Shared>,
     ended: bool,
 }
 
 impl<E: Failure> Sink<E> {
-    fn new(events: Sender<E>, shared: &Arc<Shared>) -> Self {
+    fn new(events: Listener<E>, shared: &Arc<Shared>) -> Self {
         Sink { events, shared: Arc::clone(shared), ended: false }
     }
 
     /// Sends and says whether anyone still listens.
     pub(crate) fn send(&self, event: E) -> bool {
-        self.events.send(event).is_ok()
+        self.events.tell(event)
     }
 
     /// Sends the last event.
     pub(crate) fn end(mut self, event: E) {
         self.ended = true;
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 
     /// Ends with `error`.
@@ -368,7 +369,7 @@ impl<E: Failure> Sink<E> {
 impl<E: Failure> Drop for Sink<E> {
     fn drop(&mut self) {
         if !self.ended {
-            let _ = self.events.send(E::failed(self.shared.stopped()));
+            self.events.tell(E::failed(self.shared.stopped()));
         }
     }
 }

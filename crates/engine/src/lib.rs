@@ -24,8 +24,8 @@ pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};
 pub use handle::{EngineConfig, EngineHandle};
 pub use request::{
-    Cancel, ClosedBy, Event, ReplyBudget, Request, ScoreEvent, ScoreRequest, SlotStatus, StopReason, Timings, Usage,
-    Want,
+    Cancel, ClosedBy, Event, Listener, ReplyBudget, Request, ScoreEvent, ScoreRequest, SlotStatus, StopReason, Timings,
+    Usage, Want,
 };
 pub use sampler::{Candidate, Sampler, SamplingParams, TokenLogprobs};
 pub use session::{CheckpointPolicy, Observer, Reuse, Session};

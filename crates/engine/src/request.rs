@@ -10,7 +10,7 @@ use ds4_text::Delta;
 
 use crate::{Error, Result, SamplingParams, TokenLogprobs};
 
-/// One generation: ids in, events out. Dropping the receiver of `events` cancels it within one step, as does `cancel`.
+/// One generation: ids in, events out. A listener that nobody hears cancels it within one step, as does `cancel`.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The whole history, first token first. What a slot already holds of it is not computed again.
@@ -36,13 +36,13 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
     pub cancel: Cancel,
-    /// Where events go. Sending never blocks the engine.
-    pub events: Sender<Event>,
+    /// Where events go.
+    pub events: Listener<Event>,
 }
 
 impl Request {
     /// A request with the defaults of the command line (cli.md 3): sampling defaults, 50,000 tokens, no tools.
-    pub fn new(prompt: Vec<u32>, events: Sender<Event>) -> Self {
+    pub fn new(prompt: Vec<u32>, events: impl Into<Listener<Event>>) -> Self {
         Request {
             prompt,
             sampling: SamplingParams::default(),
@@ -55,8 +55,37 @@ impl Request {
             ignore_eos: false,
             logprobs: None,
             cancel: Cancel::default(),
-            events,
+            events: events.into(),
         }
+    }
+}
+
+/// The receiving end of a request as the engine sees it: a function that takes an event and says whether anyone still
+/// listens. It must not block; the sender of any unbounded channel will do.
+#[derive(Clone)]
+pub struct Listener<E>(Arc<dyn Fn(E) -> bool + Send + Sync>);
+
+impl<E> Listener<E> {
+    /// A listener that calls `hear`.
+    pub fn new(hear: impl Fn(E) -> bool + Send + Sync + 'static) -> Self {
+        Listener(Arc::new(hear))
+    }
+
+    /// Passes an event on and says whether anyone still listens.
+    pub(crate) fn tell(&self, event: E) -> bool {
+        (self.0)(event)
+    }
+}
+
+impl<E: Send + 'static> From<Sender<E>> for Listener<E> {
+    fn from(sender: Sender<E>) -> Self {
+        Listener::new(move |event| sender.send(event).is_ok())
+    }
+}
+
+impl<E> std::fmt::Debug for Listener<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
     }
 }
 

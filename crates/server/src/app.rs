@@ -1,0 +1,138 @@
+//! What all handlers share: the door, the tokenizer, the settings. Turns an order into ids and ids into a running job.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ds4_engine::{EngineHandle, Request, SamplingParams};
+use ds4_text::{ChatRequest, Message, Prompt, Role, Tokenizer, render};
+use tokio::sync::mpsc;
+
+use crate::config::ServerConfig;
+use crate::error::{ApiError, Result};
+use crate::job::{Job, Trade};
+use crate::order::{Format, Order, Source};
+
+/// What is known of the loaded model, for `/v1/models`, `/props` and the like.
+#[derive(Clone, Debug, Default)]
+pub struct ModelInfo {
+    /// File name without its folder.
+    pub file: String,
+    /// What weights it has: `q2`, `q4`, …
+    pub quant: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Weights, if known.
+    pub parameters: Option<u64>,
+    /// Context that the model was made for.
+    pub trained_context: u32,
+    /// The device: `cpu`, `stub`, …
+    pub backend: String,
+}
+
+/// Shared by all handlers.
+pub(crate) struct App {
+    pub(crate) engine: EngineHandle,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) config: ServerConfig,
+    pub(crate) model: ModelInfo,
+    pub(crate) started: Instant,
+    /// Seconds since 1970 at the start: `created` of the models.
+    pub(crate) created: u64,
+}
+
+impl App {
+    pub(crate) fn new(
+        engine: EngineHandle,
+        tokenizer: Arc<Tokenizer>,
+        config: ServerConfig,
+        model: ModelInfo,
+    ) -> Arc<App> {
+        let (started, created) = (Instant::now(), unix_time());
+        Arc::new(App { engine, tokenizer, config, model, started, created })
+    }
+
+    /// Build, weights and device: equal values mean equal answers to equal seeds.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("ds4-{}-{}-{}", env!("CARGO_PKG_VERSION"), self.model.quant, self.model.backend)
+    }
+
+    /// The prompt of an order, as text with its template ranges. None for ids as they are.
+    pub(crate) fn prompt(&self, order: &Order) -> Result<Option<Prompt>> {
+        let Source::Chat { messages, continued } = &order.source else { return Ok(None) };
+        let mut messages = messages.clone();
+        if let Some(schema) = shown_schema(&order.format) {
+            if !matches!(messages.first(), Some(m) if m.role == Role::System) {
+                messages.insert(0, Message::new(Role::System, ""));
+            }
+            messages[0].response_format = Some(schema);
+        }
+        if let (true, Some(last)) = (*continued, messages.last_mut()) {
+            last.wo_eos = true;
+        }
+        let request = ChatRequest {
+            tools: order.shown_tools(),
+            thinking: order.thinking,
+            drop_thinking: !self.config.sticky_reasoning,
+            ..ChatRequest::new(messages)
+        };
+        render(&request).map(Some).map_err(|e| ApiError::invalid("messages", e.to_string()))
+    }
+
+    /// Ids of an order's prompt; `param` names its field in errors.
+    pub(crate) fn ids(&self, order: &Order, param: &str) -> Result<Vec<u32>> {
+        let ids = match (self.prompt(order)?, &order.source) {
+            (Some(prompt), _) => self.tokenizer.encode_prompt(&prompt),
+            (None, Source::Raw(ids)) => ids.clone(),
+            (None, Source::Chat { .. }) => unreachable!("chats have a prompt"),
+        };
+        if ids.len() >= self.config.context as usize {
+            return Err(ApiError::overflow(param, ids.len(), self.config.context));
+        }
+        Ok(ids)
+    }
+
+    /// Starts answer `i` of an order.
+    pub(crate) fn start(self: &Arc<Self>, order: &Order, ids: Vec<u32>, i: u32, trade: Trade) -> Result<Job> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let seed = order.sampling.seed.wrapping_add(u64::from(i));
+        let chat = matches!(order.source, Source::Chat { continued: false, .. });
+        let prompt = ids.len() as u32;
+        let hear = ds4_engine::Listener::new(move |event| sender.send(event).is_ok());
+        let request = Request {
+            sampling: SamplingParams { seed, ..order.sampling },
+            max_tokens: order.max_tokens.unwrap_or(self.config.max_tokens),
+            stop: order.stop.clone(),
+            thinking: chat && order.thinking.is_on(),
+            think_budget_tokens: order.think_budget,
+            reply_budget: order.reply_budget,
+            tools_offered: !order.tools.is_empty(),
+            ignore_eos: order.ignore_eos,
+            logprobs: order.logprobs,
+            ..Request::new(ids, hear)
+        };
+        let cancel = request.cancel.clone();
+        self.engine.submit(request).map_err(|e| ApiError::from_engine(&e, trade.param()))?;
+        Ok(Job::new(Arc::clone(self), order, events, cancel, trade, prompt))
+    }
+}
+
+/// The schema that the prompt shows the model; the grammar holds it to it.
+fn shown_schema(format: &Format) -> Option<serde_json::Value> {
+    match format {
+        Format::JsonSchema { schema, .. } => Some(schema.clone()),
+        Format::JsonObject => Some(serde_json::json!({"type": "object"})),
+        Format::Text | Format::Regex(_) | Format::Choice(_) | Format::Grammar(_) => None,
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// `prefix` and 2 × `bytes` random hexadecimal digits.
+pub(crate) fn fresh_id(prefix: &str, bytes: usize) -> String {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random[..bytes]).expect("the system has a random source");
+    random[..bytes].iter().fold(prefix.to_owned(), |id, byte| id + &format!("{byte:02x}"))
+}

@@ -1,0 +1,126 @@
+//! A conversation as clients send it, made into the messages of a prompt (server.md 5.11). Owns what all APIs have in common:
+//! where system texts go, that results answer calls, and that nothing is dropped in silence.
+
+use std::collections::HashSet;
+
+use ds4_text::{Message, Role, ToolCall};
+use serde_json::Value;
+
+use crate::error::{ApiError, Result};
+use crate::fields::{Fields, kind};
+
+/// Messages of one conversation.
+pub(crate) const MAX_ITEMS: usize = 100_000;
+
+/// Messages so far.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    system: Vec<String>,
+    messages: Vec<Message>,
+    calls: HashSet<String>,
+    open: bool,
+}
+
+impl History {
+    /// System text: at the head it joins the system region, later it is a note in the user turn where it stands. Hoisting it
+    /// would change the prompt's beginning, and with it everything that was computed of it.
+    pub(crate) fn system(&mut self, text: &str) {
+        if !self.messages.is_empty() {
+            self.user(&format!("<system-note>\n{text}\n</system-note>"));
+        } else if !text.is_empty() {
+            self.system.push(text.to_owned());
+        }
+    }
+
+    pub(crate) fn user(&mut self, text: &str) {
+        self.open = false;
+        self.messages.push(Message::new(Role::User, text));
+    }
+
+    /// What the assistant said. Parts of one turn that come one after another are one turn.
+    pub(crate) fn assistant(&mut self, reasoning: &str, text: &str, calls: Vec<ToolCall>) {
+        self.calls.extend(calls.iter().filter_map(|call| call.id.clone()));
+        if let (true, Some(last)) = (self.open, self.messages.last_mut()) {
+            last.reasoning.push_str(reasoning);
+            let ds4_text::Content::Text(before) = &last.content else { unreachable!("assistants say text") };
+            last.content = format!("{before}{text}").into();
+            last.tool_calls.extend(calls);
+            return;
+        }
+        self.open = true;
+        let reasoning = reasoning.to_owned();
+        self.messages.push(Message { reasoning, tool_calls: calls, ..Message::new(Role::Assistant, text) });
+    }
+
+    /// The next part of an assistant's turn is a turn of its own.
+    pub(crate) fn close(&mut self) {
+        self.open = false;
+    }
+
+    /// The result of a call; `param` is where its id stands.
+    pub(crate) fn result(&mut self, id: &str, text: &str, param: String) -> Result<()> {
+        if !self.calls.contains(id) {
+            let message = format!("{param}: no earlier call has the id {id:?}; resend the full conversation history");
+            return Err(ApiError::invalid(param, message));
+        }
+        self.open = false;
+        let id = Some(id.to_owned());
+        self.messages.push(Message { tool_call_id: id, ..Message::new(Role::Tool, text) });
+        Ok(())
+    }
+
+    /// Nothing but system text so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The last message is the assistant's: it is to be continued.
+    pub(crate) fn is_continued(&self) -> bool {
+        self.messages.last().is_some_and(|m| m.role == Role::Assistant && m.tool_calls.is_empty())
+    }
+
+    /// The messages, system text first.
+    pub(crate) fn into_messages(self) -> Vec<Message> {
+        let mut messages = self.messages;
+        if !self.system.is_empty() {
+            messages.insert(0, Message::new(Role::System, self.system.join("\n\n")));
+        }
+        messages
+    }
+}
+
+/// The text of a message's content: a string, or parts that are joined. What is no text is an error that names the part.
+pub(crate) fn text_content(message: &Fields<'_>, name: &str) -> Result<String> {
+    match message.get(name) {
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Array(parts)) => {
+            let mut out = String::new();
+            for (i, part) in parts.iter().enumerate() {
+                if let Value::String(text) = part {
+                    out.push_str(text);
+                    continue;
+                }
+                let part = message.item(name, i, part)?;
+                out.push_str(text_part(&part)?);
+            }
+            Ok(out)
+        }
+        Some(other) => Err(message.wrong(name, &format!("a string or an array of parts, not {}", kind(other)))),
+    }
+}
+
+/// The text of one part.
+pub(crate) fn text_part<'a>(part: &Fields<'a>) -> Result<&'a str> {
+    match part.text("type")? {
+        None | Some("text" | "input_text" | "output_text" | "summary_text" | "reasoning_text") => {
+            part.text("text")?.ok_or_else(|| part.missing("text"))
+        }
+        Some("refusal") => part.text("refusal")?.ok_or_else(|| part.missing("refusal")),
+        Some(other) => {
+            let path = part.path("type");
+            let message = format!("{path}: content of type {other:?} is not supported: this model reads text only");
+            Err(ApiError { code: Some("unsupported_content"), ..ApiError::invalid(path, message) })
+        }
+    }
+}

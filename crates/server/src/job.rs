@@ -1,0 +1,257 @@
+//! One running answer: engine events on one side, what an API has to say on the other. Owns the call ids, what has been said
+//! so far, and the promise that an answer nobody waits for is cancelled.
+
+use std::sync::Arc;
+
+use ds4_engine::{Cancel, Delta, Event, StopReason, Timings, TokenLogprobs, Usage};
+use ds4_text::{ToolCallDelta, ToolCallKind};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::app::{App, fresh_id};
+use crate::error::{ApiError, Result};
+use crate::order::{Order, Tool};
+
+/// What differs between APIs while an answer runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trade {
+    Chat,
+    Completions,
+    Responses,
+    Messages,
+}
+
+impl Trade {
+    /// The field that holds the prompt.
+    pub(crate) fn param(self) -> &'static str {
+        match self {
+            Trade::Chat | Trade::Messages => "messages",
+            Trade::Completions => "prompt",
+            Trade::Responses => "input",
+        }
+    }
+
+    fn call_prefix(self) -> &'static str {
+        match self {
+            Trade::Messages => "toolu_",
+            Trade::Chat | Trade::Completions | Trade::Responses => "call_",
+        }
+    }
+}
+
+/// News of an answer, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Piece {
+    /// Prompt tokens whose state exists.
+    Prefill { done: u32, total: u32, cached: u32 },
+    /// More of the reasoning.
+    Thinking(String),
+    /// More of the answer, with what was asked about the tokens that released it.
+    Text { text: String, logprobs: Vec<Token> },
+    /// A call began: `outcome.calls[index]` has its id and name.
+    CallStart(usize),
+    /// More of the arguments of call `index`, a JSON object without white space.
+    CallArguments { index: usize, fragment: String },
+    /// Call `index` is complete.
+    CallEnd(usize),
+    /// Nothing more: `outcome` is whole.
+    Done,
+}
+
+/// A token of the answer as log-probabilities report it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) logprob: f32,
+    pub(crate) top: Vec<(Vec<u8>, f32)>,
+}
+
+/// A call of the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Call {
+    pub(crate) id: String,
+    /// As the model wrote it.
+    pub(crate) name: String,
+    /// A JSON object without white space, as far as it has come.
+    pub(crate) arguments: String,
+    /// The declared tool, if there is one of this name.
+    pub(crate) tool: Option<Tool>,
+    pub(crate) complete: bool,
+}
+
+impl Call {
+    /// The name the client declared, without its namespace.
+    pub(crate) fn client_name(&self) -> &str {
+        self.tool.as_ref().and_then(|t| t.namespace.as_ref()).map_or(&self.name, |(_, name)| name)
+    }
+
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.tool.as_ref().and_then(|t| t.namespace.as_ref()).map(|(space, _)| space.as_str())
+    }
+
+    pub(crate) fn is_custom(&self) -> bool {
+        self.tool.as_ref().is_some_and(|t| t.custom)
+    }
+
+    /// The free text of a custom tool's call: its one string argument.
+    pub(crate) fn input(&self) -> String {
+        match serde_json::from_str::<serde_json::Value>(&self.arguments) {
+            Ok(serde_json::Value::Object(map)) if map.len() == 1 => match map.into_values().next() {
+                Some(serde_json::Value::String(text)) => text,
+                Some(other) => other.to_string(),
+                None => String::new(),
+            },
+            _ => self.arguments.clone(),
+        }
+    }
+}
+
+/// Everything an answer said.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) thinking: String,
+    pub(crate) text: String,
+    pub(crate) calls: Vec<Call>,
+    pub(crate) logprobs: Vec<Token>,
+    /// Every sampled id, an end-of-sentence included.
+    pub(crate) ids: Vec<u32>,
+    /// Why it ended; none while it runs.
+    pub(crate) reason: Option<StopReason>,
+    pub(crate) usage: Usage,
+    pub(crate) timings: Timings,
+}
+
+/// Why an answer ended, for all APIs (server.md 5.13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    EndOfTurn,
+    StopString(String),
+    Length,
+    ContextFull,
+    ToolCalls,
+    Cancelled,
+}
+
+impl Outcome {
+    pub(crate) fn finish(&self) -> Finish {
+        match &self.reason {
+            Some(StopReason::ToolCalls) if !self.calls.is_empty() => Finish::ToolCalls,
+            // A call that was delivered has to be answered, however the turn went on.
+            Some(StopReason::EndOfTurn) if !self.calls.is_empty() => Finish::ToolCalls,
+            None | Some(StopReason::EndOfTurn | StopReason::ToolCalls) => Finish::EndOfTurn,
+            Some(StopReason::StopString(text)) => Finish::StopString(text.clone()),
+            Some(StopReason::Length) => Finish::Length,
+            Some(StopReason::ContextFull) => Finish::ContextFull,
+            Some(StopReason::Cancelled) => Finish::Cancelled,
+        }
+    }
+}
+
+/// A running answer. Dropping it cancels it.
+pub(crate) struct Job {
+    app: Arc<App>,
+    events: UnboundedReceiver<Event>,
+    cancel: Cancel,
+    trade: Trade,
+    tools: Vec<Tool>,
+    /// Log-probabilities of tokens whose text has not been released.
+    held: Vec<Token>,
+    pub(crate) outcome: Outcome,
+}
+
+impl Job {
+    pub(crate) fn new(
+        app: Arc<App>,
+        order: &Order,
+        events: UnboundedReceiver<Event>,
+        cancel: Cancel,
+        trade: Trade,
+        prompt: u32,
+    ) -> Self {
+        let usage = Usage { prompt, ..Usage::default() };
+        let outcome = Outcome { usage, ..Outcome::default() };
+        Job { app, events, cancel, trade, tools: order.tools.clone(), held: Vec::new(), outcome }
+    }
+
+    /// The next piece; after `Done` or an error there is none.
+    pub(crate) async fn next(&mut self) -> Result<Piece> {
+        loop {
+            let event = self.events.recv().await;
+            match event {
+                None => return Err(ApiError::engine("the engine stopped")),
+                Some(Event::Prefill { done, total, cached }) => {
+                    self.outcome.usage.cached = cached;
+                    return Ok(Piece::Prefill { done, total, cached });
+                }
+                Some(Event::Token { id, reasoning, logprobs }) => self.token(id, reasoning, logprobs),
+                Some(Event::ReasoningClosed { .. }) => {}
+                Some(Event::Delta(delta)) => return Ok(self.delta(delta)),
+                Some(Event::Done { reason, usage, timings }) => {
+                    self.outcome.usage = usage;
+                    self.outcome.timings = timings;
+                    self.outcome.reason = Some(reason);
+                    return Ok(Piece::Done);
+                }
+                Some(Event::Failed(error)) => return Err(ApiError::from_engine(&error, self.trade.param())),
+            }
+        }
+    }
+
+    /// Runs to the end.
+    pub(crate) async fn finish(mut self) -> Result<Outcome> {
+        while self.next().await? != Piece::Done {}
+        Ok(std::mem::take(&mut self.outcome))
+    }
+
+    fn token(&mut self, id: u32, reasoning: bool, logprobs: Option<TokenLogprobs>) {
+        self.outcome.ids.push(id);
+        let tokenizer = &self.app.tokenizer;
+        if let (false, Some(found)) = (reasoning, logprobs)
+            && id != tokenizer.special().eos
+        {
+            let bytes = |id| tokenizer.token_bytes(id).to_vec();
+            let top = found.top.iter().map(|c| (bytes(c.id), c.logprob)).collect();
+            self.held.push(Token { bytes: bytes(id), logprob: found.chosen.logprob, top });
+        }
+    }
+
+    fn delta(&mut self, delta: Delta) -> Piece {
+        match delta {
+            Delta::Thinking(text) => {
+                self.outcome.thinking.push_str(&text);
+                Piece::Thinking(text)
+            }
+            Delta::Text(text) => {
+                self.outcome.text.push_str(&text);
+                let logprobs = std::mem::take(&mut self.held);
+                self.outcome.logprobs.extend(logprobs.iter().cloned());
+                Piece::Text { text, logprobs }
+            }
+            Delta::ToolCall(ToolCallDelta { index, kind }) => self.call(index, kind),
+        }
+    }
+
+    fn call(&mut self, index: usize, kind: ToolCallKind) -> Piece {
+        match kind {
+            ToolCallKind::Start { name } => {
+                let tool = self.tools.iter().find(|tool| tool.name == name).cloned();
+                let id = fresh_id(self.trade.call_prefix(), 16);
+                self.outcome.calls.push(Call { id, name, arguments: String::new(), tool, complete: false });
+                Piece::CallStart(index)
+            }
+            ToolCallKind::Arguments(fragment) => {
+                self.outcome.calls[index].arguments.push_str(&fragment);
+                Piece::CallArguments { index, fragment }
+            }
+            ToolCallKind::End => {
+                self.outcome.calls[index].complete = true;
+                Piece::CallEnd(index)
+            }
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}

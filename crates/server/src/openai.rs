@@ -1,0 +1,68 @@
+//! The OpenAI family but Responses: chat completions, completions, models.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod models;
+mod request;
+mod stream;
+
+use serde_json::{Map, Value, json};
+
+use crate::job::{Finish, Outcome, Token};
+
+/// Token counts (server.md 5.12).
+pub(crate) fn usage(outcomes: &[Outcome]) -> Value {
+    let first = outcomes.first().map(|o| o.usage).unwrap_or_default();
+    let completion: u32 = outcomes.iter().map(|o| o.usage.completion).sum();
+    let reasoning: u32 = outcomes.iter().map(|o| o.usage.reasoning).sum();
+    json!({
+        "prompt_tokens": first.prompt,
+        "completion_tokens": completion,
+        "total_tokens": first.prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": first.cached, "cache_write_tokens": first.prompt - first.cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+        "prompt_cache_hit_tokens": first.cached,
+        "prompt_cache_miss_tokens": first.prompt - first.cached,
+    })
+}
+
+/// The `timings` extension.
+pub(crate) fn timings(outcome: &Outcome) -> Value {
+    let (usage, t) = (outcome.usage, outcome.timings);
+    let prompt = usage.prompt - usage.cached;
+    let rate = |n: u32, seconds: f64| if seconds > 0.0 { f64::from(n) / seconds } else { 0.0 };
+    json!({
+        "queue_ms": t.queue * 1e3, "cache_n": usage.cached, "prompt_n": prompt, "prompt_ms": t.prefill * 1e3,
+        "prompt_per_second": rate(prompt, t.prefill), "predicted_n": usage.completion,
+        "predicted_ms": t.decode * 1e3, "predicted_per_second": rate(usage.completion, t.decode),
+    })
+}
+
+/// The reason in OpenAI's words.
+fn finish_reason(finish: &Finish) -> &'static str {
+    match finish {
+        Finish::EndOfTurn | Finish::StopString(_) | Finish::Cancelled => "stop",
+        Finish::Length | Finish::ContextFull => "length",
+        Finish::ToolCalls => "tool_calls",
+    }
+}
+
+/// A token as chat log-probabilities list it.
+fn chat_token(token: &Token) -> Value {
+    let one = |bytes: &[u8], logprob: f32| -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("token".into(), String::from_utf8_lossy(bytes).into());
+        map.insert("logprob".into(), finite(logprob));
+        map.insert("bytes".into(), bytes.into());
+        map
+    };
+    let mut out = one(&token.bytes, token.logprob);
+    let top = token.top.iter().map(|(bytes, logprob)| Value::Object(one(bytes, *logprob))).collect();
+    out.insert("top_logprobs".into(), Value::Array(top));
+    Value::Object(out)
+}
+
+/// JSON has no infinity; clients expect this number in its place.
+fn finite(logprob: f32) -> Value {
+    if logprob.is_finite() { json!(logprob) } else { json!(-9999.0) }
+}

@@ -1,0 +1,95 @@
+//! `POST /v1/chat/completions` (server.md 6).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Response;
+use serde_json::{Map, Value, json};
+
+use super::stream::{self, Head};
+use super::{chat_token, finish_reason, request, usage};
+use crate::app::{App, fresh_id, unix_time};
+use crate::error::Result;
+use crate::fields::Fields;
+use crate::job::{Call, Finish, Job, Outcome, Trade};
+use crate::order::Order;
+use crate::reply;
+use crate::sse;
+
+/// Answers one request.
+pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
+    let order = request::read(&body, &app.config)?;
+    let ids = app.ids(&order, "messages")?;
+    let jobs: Vec<Job> = (0..order.n).map(|i| app.start(&order, ids.clone(), i, Trade::Chat)).collect::<Result<_>>()?;
+    let head = head(&app, &order, &body)?;
+    if order.stream {
+        return Ok(sse::stream(app.config.keepalive, |writer| stream::write(writer, head, jobs)));
+    }
+    let outcomes = futures_util::future::try_join_all(jobs.into_iter().map(Job::finish)).await?;
+    let choices: Vec<Value> = outcomes.iter().enumerate().map(|(i, outcome)| choice(i, outcome, &head)).collect();
+    let mut response = json!({
+        "id": head.id, "object": "chat.completion", "created": head.created, "model": head.model,
+        "system_fingerprint": head.fingerprint, "service_tier": "default", "choices": choices, "usage": usage(&outcomes),
+    });
+    if head.timings {
+        response["timings"] = super::timings(&outcomes[0]);
+    }
+    Ok(reply::json(&response))
+}
+
+/// The prompt that the request would have: `/apply-template`.
+pub(crate) fn order(app: &App, body: &Map<String, Value>) -> Result<Order> {
+    request::read(body, &app.config)
+}
+
+fn head(app: &App, order: &Order, body: &Map<String, Value>) -> Result<Head> {
+    let body = Fields::root(body);
+    let include = match body.object("stream_options")? {
+        Some(options) => options.flag("include_usage")?.unwrap_or(false),
+        None => false,
+    };
+    Ok(Head {
+        id: fresh_id("chatcmpl-", 12),
+        created: unix_time(),
+        model: order.model.clone(),
+        fingerprint: app.fingerprint(),
+        usage: include,
+        progress: body.flag("return_progress")?.unwrap_or(false),
+        logprobs: order.logprobs.is_some(),
+        timings: order.timings,
+    })
+}
+
+fn choice(index: usize, outcome: &Outcome, head: &Head) -> Value {
+    let content =
+        if outcome.text.is_empty() && !outcome.calls.is_empty() { Value::Null } else { outcome.text.clone().into() };
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null, "annotations": []});
+    if !outcome.thinking.is_empty() {
+        message["reasoning_content"] = outcome.thinking.clone().into();
+    }
+    if !outcome.calls.is_empty() {
+        message["tool_calls"] = outcome.calls.iter().map(call).collect();
+    }
+    let logprobs = if head.logprobs {
+        let tokens: Vec<Value> = outcome.logprobs.iter().map(chat_token).collect();
+        json!({"content": tokens, "refusal": null})
+    } else {
+        Value::Null
+    };
+    let finish = outcome.finish();
+    let mut choice =
+        json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason(&finish)});
+    if let Finish::StopString(text) = finish {
+        choice["stop_reason"] = text.into();
+    }
+    choice
+}
+
+fn call(call: &Call) -> Value {
+    if call.is_custom() {
+        json!({"id": call.id, "type": "custom", "custom": {"name": call.client_name(), "input": call.input()}})
+    } else {
+        let function = json!({"name": call.client_name(), "arguments": call.arguments});
+        json!({"id": call.id, "type": "function", "function": function})
+    }
+}

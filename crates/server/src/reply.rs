@@ -1,0 +1,18 @@
+//! Plain responses.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::Value;
+
+/// 200 with a JSON body.
+pub(crate) fn json(value: &Value) -> Response<Body> {
+    with(StatusCode::OK, "application/json", value.to_string())
+}
+
+/// A body of any type.
+pub(crate) fn with(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
