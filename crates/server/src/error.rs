@@ -21,7 +21,7 @@ pub(crate) struct ApiError {
     /// Seconds after which another try may succeed.
     pub(crate) retry_after: Option<u32>,
     /// Prompt and context size, when the prompt is too long: the two families say it in words that clients search for.
-    overflow: Option<(usize, u32)>,
+    pub(crate) overflow: Option<(usize, u32)>,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, ApiError>;
@@ -62,6 +62,11 @@ impl ApiError {
     pub(crate) fn shutting_down() -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("shutting_down"), "the server is shutting down");
         Self { retry_after: Some(5), ..error }
+    }
+
+    pub(crate) fn loading() -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("loading"), "the model is loading");
+        Self { retry_after: Some(2), ..error }
     }
 
     pub(crate) fn engine(message: impl Into<String>) -> Self {

@@ -4,10 +4,13 @@
 
 mod app;
 mod config;
+mod connection;
 mod error;
 mod fields;
+mod gate;
 mod history;
 mod job;
+mod listen;
 mod openai;
 mod order;
 mod reply;
@@ -16,5 +19,5 @@ mod serve;
 mod sse;
 
 pub use app::ModelInfo;
-pub use config::{ServerConfig, SlotDetail};
-pub use serve::serve;
+pub use config::{LogConfig, LogLevel, ServerConfig, SlotDetail};
+pub use serve::{Server, StartError};
