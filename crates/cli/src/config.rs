@@ -95,6 +95,7 @@ impl ModelSource {
 pub(crate) struct Runtime {
     /// Support file with the model's draft block.
     pub(crate) mtp: Option<ModelSource>,
+    pub(crate) backend: Backend,
     /// `None`: `DEFAULT_CTX`, or less if the model was trained for less.
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
@@ -106,10 +107,20 @@ pub(crate) struct Runtime {
     pub(crate) no_lock: bool,
 }
 
+/// What evaluates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Backend {
+    #[default]
+    Cpu,
+    /// A script, the one inside the program if no file is named.
+    Stub(Option<PathBuf>),
+}
+
 impl Runtime {
-    /// The context for a model trained for `trained` tokens.
+    /// The context for a model trained for `trained` tokens; a script was trained for nothing.
     pub(crate) fn context(&self, trained: u32) -> anyhow::Result<u32> {
         match self.ctx {
+            Some(ctx) if self.backend != Backend::Cpu => Ok(ctx),
             Some(ctx) if ctx > trained => {
                 Err(usage(format!("invalid value for --ctx: {ctx}: the model was made for at most {trained}")))
             }
@@ -148,7 +159,7 @@ impl Config {
             _ if format != Format::Text => return Err(usage("JSON output is for prompts and --inspect")),
             _ => {}
         }
-        let (runtime, sampling) = (runtime(&flags), sampling(&flags));
+        let (runtime, sampling) = (runtime(&flags)?, sampling(&flags));
         Ok(Self {
             action,
             model: ModelSource::resolve(flags.model, around),
@@ -167,8 +178,15 @@ impl Config {
     }
 }
 
-pub(crate) fn runtime(flags: &Flags) -> Runtime {
-    Runtime {
+pub(crate) fn runtime(flags: &Flags) -> anyhow::Result<Runtime> {
+    let backend = match (flags.stub, flags.stub_script.clone()) {
+        (false, None) => Backend::Cpu,
+        (false, Some(_)) => return Err(usage("--stub-script needs --backend stub")),
+        (true, _) if flags.mtp.is_some() => return Err(usage("--mtp and --backend stub cannot be combined")),
+        (true, script) => Backend::Stub(script),
+    };
+    Ok(Runtime {
+        backend,
         mtp: flags.mtp.clone().map(ModelSource::File),
         ctx: flags.ctx,
         threads: flags.threads,
@@ -176,7 +194,7 @@ pub(crate) fn runtime(flags: &Flags) -> Runtime {
         quality: flags.quality,
         warm_weights: flags.warm_weights,
         no_lock: flags.no_lock,
-    }
+    })
 }
 
 pub(crate) fn sampling(flags: &Flags) -> SamplingParams {
@@ -262,6 +280,13 @@ mod tests {
             message(&["--perplexity-file", "f", "-p", "a"]),
             "--perplexity-file takes no prompt: leave out -p and --prompt-file"
         );
+        assert_eq!(message(&["--stub-script", "f"]), "--stub-script needs --backend stub");
+        assert_eq!(
+            message(&["--backend", "stub", "--stub-script", "f", "--cpu"]),
+            "--stub-script needs --backend stub"
+        );
+        let both = ["--backend", "stub", "--mtp", "f"];
+        assert_eq!(message(&both), "--mtp and --backend stub cannot be combined");
         assert_eq!(message(&["--json", "--stream-json", "-p", "a"]), "--json and --stream-json cannot be combined");
     }
 
@@ -285,5 +310,7 @@ mod tests {
         assert_eq!(runtime(None).context(1024).expect("context"), 1024);
         assert_eq!(runtime(Some(7)).context(1024).expect("context"), 7);
         assert!(runtime(Some(2048)).context(1024).is_err());
+        let script = Runtime { backend: Backend::Stub(None), ..runtime(Some(2048)) };
+        assert_eq!(script.context(1024).expect("context"), 2048);
     }
 }

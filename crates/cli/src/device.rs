@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use ds4_cpu::Cpu;
 use ds4_engine::{EngineConfig, EngineHandle};
 use ds4_gguf::Gguf;
@@ -13,9 +13,11 @@ use ds4_model::{
     Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
     Transformer, validate_draft,
 };
+use ds4_testkit::{Script, ScriptedModel};
 use ds4_text::Tokenizer;
 
-use crate::config::{DEFAULT_MODEL, ModelSource, Runtime};
+use crate::config::{Backend, DEFAULT_MODEL, ModelSource, Runtime};
+use crate::file::read_text;
 use crate::{embedded, memory, terminal};
 
 /// A model file with what its metadata says; no weight has been touched.
@@ -101,6 +103,24 @@ impl Loaded {
         wrap: impl FnOnce(Box<dyn Model>) -> Box<dyn Model>,
     ) -> anyhow::Result<Self> {
         let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
+        let model = match &runtime.backend {
+            Backend::Cpu => Self::load(&file, runtime, seats, limits, quiet)?,
+            Backend::Stub(script) => stub(&file, limits, script.as_deref())?,
+        };
+        let default = EngineConfig::default();
+        let config = EngineConfig { queue: default.queue.max(2 * seats.slots as usize), ..default };
+        let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
+        Ok(Self { file, engine })
+    }
+
+    /// The model on the CPU, if it fits.
+    fn load(
+        file: &ModelFile,
+        runtime: &Runtime,
+        seats: Seats,
+        limits: Limits,
+        quiet: bool,
+    ) -> anyhow::Result<Box<dyn Model>> {
         let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
         let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
         let draft = draft.as_ref();
@@ -117,15 +137,23 @@ impl Loaded {
                 .flatten()
                 .for_each(|gguf| memory::warm(gguf, threads(runtime.threads)));
         }
-        let model = match seats.random_selection {
-            Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed)?,
-            None => load(&file.gguf, draft, limits, precision, runtime.threads)?,
-        };
-        let default = EngineConfig::default();
-        let config = EngineConfig { queue: default.queue.max(2 * seats.slots as usize), ..default };
-        let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
-        Ok(Self { file, engine })
+        match seats.random_selection {
+            Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed),
+            None => load(&file.gguf, draft, limits, precision, runtime.threads),
+        }
     }
+}
+
+/// A script with the file's vocabulary.
+fn stub(file: &ModelFile, limits: Limits, script: Option<&Path>) -> anyhow::Result<Box<dyn Model>> {
+    let script = match script {
+        Some(path) => {
+            let text = read_text(path, "script")?;
+            Script::parse(&text).with_context(|| format!("cannot use script: {}", path.display()))?
+        }
+        None => Script::default(),
+    };
+    Ok(Box::new(ScriptedModel::new(file.shape.clone(), limits, Arc::clone(&file.tokenizer), script)))
 }
 
 fn limits(shape: &Shape, runtime: &Runtime) -> anyhow::Result<Limits> {

@@ -17,6 +17,8 @@ pub(crate) struct Flags {
 
     pub(crate) model: Option<PathBuf>,
     pub(crate) mtp: Option<PathBuf>,
+    pub(crate) stub: bool,
+    pub(crate) stub_script: Option<PathBuf>,
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
     pub(crate) prefill_chunk: Option<u32>,
@@ -119,6 +121,8 @@ const LATER_PREFIXES: &[&str] = &["--ssd-streaming", "--dist-", "--metal-graph-"
 
 /// Devices this build can open.
 pub(crate) const BACKENDS: &[&str] = &["cpu"];
+/// The device that is none: a script answers.
+const STUB: &str = "stub";
 
 impl Flags {
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
@@ -164,14 +168,16 @@ impl Flags {
             "--quality" => self.quality = true,
             "--warm-weights" => self.warm_weights = true,
             "--no-lock" => self.no_lock = true,
-            "--cpu" => {}
+            "--cpu" => self.stub = false,
             "--backend" => {
                 let value = args.text(name)?;
-                if !BACKENDS.contains(&value.as_str()) {
+                self.stub = value == STUB;
+                if !self.stub && !BACKENDS.contains(&value.as_str()) {
                     let known = BACKENDS.join(", ");
                     return Err(usage(format!("invalid value for --backend: {value}: this build has {known}")));
                 }
             }
+            "--stub-script" => self.stub_script = Some(args.path(name)?),
             _ => return Ok(false),
         }
         Ok(true)

@@ -62,7 +62,9 @@ runtime
       --mtp FILE         GGUF file with the model's draft block; answers stay the same
   -c, --ctx N            context tokens (default 32768, less if the model was made for less)
   -t, --threads N        host threads (default: all)
-      --backend NAME     cpu; --cpu is short for it
+      --backend NAME     cpu (--cpu is short for it), or stub for tests of programs: a script answers instead of the model
+      --stub-script FILE the stub's rules: JSON objects with \"when\" (a text of the last message) and \"reply\"; without a
+                         script the stub repeats what it is told
       --quality          float32 cache rows: more memory, closest to the reference
       --warm-weights     read the whole file before the start
       --prefill-chunk N  most tokens of one prefill step

@@ -93,7 +93,7 @@ fn evaluate(run: &Run, out: &mut dyn Write) -> anyhow::Result<()> {
     let _lock = Lock::for_model(&source, run.common.no_lock)?;
     let gate = Gate::new();
     let seats = Seats { slots: run.concurrency, ..Seats::default() };
-    let loaded = open(file, &plan, config::runtime(&run.common), seats, &gate)?;
+    let loaded = open(file, &plan, config::runtime(&run.common)?, seats, &gate)?;
     let control = Control::new(&plan, run.concurrency as usize, gate);
     let trace = run.trace.as_ref().map(|path| Trace::begin(path, &loaded, &plan)).transpose()?;
     let mut scene =

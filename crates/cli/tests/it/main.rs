@@ -10,6 +10,7 @@ mod quantize;
 mod sampling;
 #[cfg(unix)]
 mod signals;
+mod stub;
 mod synth;
 #[cfg(unix)]
 mod terminal;
