@@ -33,6 +33,7 @@ impl Constraint for Says {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a request holds it")]
 fn says(text: &str) -> Option<Box<dyn Constraint>> {
     Some(Box::new(Says { ids: byte_ids(text), at: 0 }))
 }
