@@ -7,7 +7,7 @@ use ds4_gguf::{DEFAULT_ALIGNMENT, Gguf, Layout};
 use ds4_server::grammar::{Arguments, Grammars, Spec, ToolChoice};
 use ds4_synth::Tokens;
 use ds4_text::Tokenizer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::grammar::walk::{calling, schema, tool};
 
@@ -15,6 +15,19 @@ fn tokenizer() -> Arc<Tokenizer> {
     let layout = Layout::new(Tokens::Full.metadata(), Vec::new(), DEFAULT_ALIGNMENT).unwrap();
     let gguf = Gguf::from_bytes("published", layout.header().to_vec().into()).unwrap();
     Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap())
+}
+
+/// Many properties, none of which must be there.
+fn wide() -> Value {
+    let member = |n: u32| match n % 5 {
+        0 => json!({"enum": ["a", "b", "c"]}),
+        1 => json!({"type": "array", "items": {"type": "string", "pattern": "^[a-z]+(-[a-z]+)*$"}, "maxItems": 100}),
+        2 => json!({"type": "object", "properties": {"x": {"type": "number"}, "y": {"type": "number"}}}),
+        3 => json!({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
+        _ => json!({"type": "string", "maxLength": 20_000}),
+    };
+    let members: Value = (0..40).map(|n| (format!("field{n}"), member(n))).collect();
+    json!({"type": "object", "properties": members, "additionalProperties": false})
 }
 
 /// Times of `allow` and `push` for each token of a text that is allowed.
@@ -56,18 +69,28 @@ fn a_step_is_quick_over_the_published_vocabulary() {
         fn main() {\n    println!(\"hello </b>\");\n}\n</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>";
     for (name, spec, text) in [
         ("schema", schema(person), said.to_owned()),
+        (
+            "wide schema",
+            schema(wide()),
+            r#"{"field4": "long text, of up to twenty thousand characters", "field7": {"x": 1.5},
+            "field20": "b", "field21": ["a-b", "cde"]}"#
+                .to_owned(),
+        ),
         ("required call", calling(tools.clone(), ToolChoice::Required), called.to_owned()),
         ("strict tools", calling(tools, ToolChoice::Auto), format!("I will read it first.{called}")),
     ] {
         let begun = Instant::now();
         grammars.compile(&spec).unwrap();
         let compiled = begun.elapsed();
+        let begun = Instant::now();
+        grammars.compile(&spec).unwrap();
+        let found = begun.elapsed();
         let mut times = follow(&grammars, &tokenizer, &spec, &text);
         times.sort_unstable();
         let mean = times.iter().sum::<Duration>() / times.len() as u32;
         let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
         println!(
-            "{name}: compiled in {compiled:?}; {} tokens, mean {mean:?}, median {median:?}, worst {worst:?}",
+            "{name}: compiled in {compiled:?}, found in {found:?}; {} tokens, mean {mean:?}, median {median:?}, worst {worst:?}",
             times.len()
         );
         assert!(median < Duration::from_millis(2), "{name}: {median:?}");
