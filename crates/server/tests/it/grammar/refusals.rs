@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ds4_server::grammar::{Arguments, Format, GrammarError, Spec, ToolChoice};
 use serde_json::{Value, json};
 
-use crate::grammar::walk::{calling, compile, schema, tool};
+use crate::grammar::walk::{TOKENIZER, calling, compile, schema, tool};
 
 fn refusal(demanded: Value) -> String {
     compile(&schema(demanded)).unwrap_err().to_string()
@@ -94,6 +94,34 @@ fn tools_that_cannot_be_called_are_refused_by_path() {
     for (spec, expected) in table {
         let found = compile(&spec).unwrap_err().to_string();
         assert!(found.contains(expected), "{found:?}, expected {expected:?}");
+    }
+}
+
+#[test]
+fn a_step_under_a_schema_made_to_be_slow_ends_in_time() {
+    let patterns = [
+        "^((a{1,1000}){1,1000}){1,1000}$",
+        "^(a|b)*a(a|b){400}$",
+        "(x+x+)+y",
+        "^(\\w+\\s?){1,500}$",
+        "^[^a]*(a[^b]*b[^c]*c){300}",
+    ];
+    for pattern in patterns {
+        let demanded = json!({"type": "string", "pattern": pattern, "minLength": 300, "maxLength": 9000});
+        let Ok(compiled) = compile(&schema(demanded)) else { continue };
+        let mut constraint = compiled.constraint.unwrap();
+        let mut id = TOKENIZER.encode("\"")[0];
+        for step in 0..60 {
+            let begun = Instant::now();
+            let mut logits = vec![0.0; TOKENIZER.n_vocab()];
+            let allowed = constraint.allow(&mut logits);
+            let taken = begun.elapsed();
+            assert!(taken < Duration::from_millis(500), "{pattern}, step {step}: {taken:?}");
+            if allowed.is_err() || constraint.push(id).is_err() {
+                break;
+            }
+            id = TOKENIZER.encode(if step % 3 == 0 { "a" } else { "b" })[0];
+        }
     }
 }
 
