@@ -244,33 +244,35 @@ fn answer(
     path: &str,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<GrammarWithLexer>, GrammarError> {
-    let size = |found: usize| match found {
-        0..=MAX_BYTES => Ok(()),
-        _ => Err(GrammarError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES }),
-    };
     let terminal = |terminal: String| lark(name, format!("start: TEXT\nTEXT: {terminal}"));
     Ok(vec![match format {
         Format::Text => terminal(strings::regex("(?s:.*)")),
         Format::JsonObject => json(name, json!({"type": "object"})),
         Format::JsonSchema { schema, strict } => {
-            size(schema.to_string().len())?;
             let schema = schema::read(schema, &format!("{path}.schema"), *strict, warnings)?;
             json(name, schema.document(schema.root.clone()))
         }
         Format::Regex(pattern) => {
-            size(pattern.len())?;
+            check_size(pattern.len(), path)?;
             terminal(whole(pattern).map_err(|what| GrammarError::Unsupported { path: path.to_owned(), what })?)
         }
         Format::Choice(texts) if texts.is_empty() => return Err(schema::invalid(path, "expected at least one text")),
         Format::Choice(texts) => {
-            size(texts.iter().map(String::len).sum())?;
+            check_size(texts.iter().map(String::len).sum(), path)?;
             terminal(alternatives(texts.iter().map(|text| literal(text))))
         }
         Format::Lark(grammar) => {
-            size(grammar.len())?;
+            check_size(grammar.len(), path)?;
             lark(name, grammar.clone())
         }
     }])
+}
+
+fn check_size(found: usize, path: &str) -> Result<(), GrammarError> {
+    if found <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(GrammarError::TooLarge { path: path.to_owned(), found, limit: MAX_BYTES })
 }
 
 fn lark(name: &str, grammar: String) -> GrammarWithLexer {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::GrammarError;
 use super::strings::{FORMATS, hir};
+use super::{GrammarError, check_size};
 
 /// A schema of supported keywords only, its references resolved to `#/$defs/<name>`.
 #[derive(Clone, Debug)]
@@ -43,6 +43,7 @@ pub(super) fn read(
     strict: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Schema, GrammarError> {
+    check_size(schema.to_string().len(), path)?;
     let mut reader = Reader { document: schema, path, strict, warnings, names: HashMap::new(), pending: Vec::new() };
     let root = reader.schema(schema, path, 0)?;
     let mut defs = Map::new();

@@ -89,6 +89,10 @@ fn tools_that_cannot_be_called_are_refused_by_path() {
             calling(strict(json!({"properties": {"x": false}, "required": ["x"]})), ToolChoice::Auto),
             "tools[1].parameters.properties.x: no value is valid",
         ),
+        (
+            calling(strict(json!({"title": " ".repeat(1 << 20)})), ToolChoice::Auto),
+            "tools[1].parameters: 1048588 bytes",
+        ),
         (calling(vec![tool("a\"b", Arguments::Free)], ToolChoice::Required), "tools[0].name: expected a name"),
     ];
     for (spec, expected) in table {
