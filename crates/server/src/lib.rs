@@ -6,6 +6,7 @@ mod app;
 mod config;
 mod error;
 mod fields;
+pub mod grammar;
 mod history;
 mod job;
 mod openai;
