@@ -8,6 +8,7 @@ mod connection;
 mod error;
 mod fields;
 mod gate;
+pub mod grammar;
 mod history;
 mod job;
 mod listen;
