@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
 use ds4_model::MemoryPlan;
-use ds4_server::{ModelInfo, Server, StartError};
+use ds4_server::{End, ModelInfo, Server, Service, StartError};
 use ds4_text::Thinking;
 
 use crate::config::{self, ModelSource, Runtime, Surroundings};
 use crate::device::{Loaded, ModelFile, Seats, open_file, planned};
-use crate::failure::usage;
+use crate::failure::{Interrupted, usage};
 use crate::lock::Lock;
 use crate::memory::{available, size};
 use crate::{help, terminal};
@@ -32,6 +32,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
 }
 
 fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    options.kv.check()?;
     if let Some(folder) = &options.chdir {
         std::env::set_current_dir(folder).with_context(|| format!("cannot change to folder: {}", folder.display()))?;
     }
@@ -49,28 +50,35 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         note(format_args!("warning: --think-max needs --ctx={MAX_THINKING_CTX}, got {context}: thinking as usual"));
         options.server.thinking = Thinking::High;
     }
+    ds4_server::start_log(&options.server.log).context("cannot open log file")?;
     let server = Server::bind(options.server.clone()).map_err(start_error)?;
     for address in server.addresses() {
         note(format_args!("bound to http://{address}, loading the model"));
     }
-    let info = info(&file, &runtime);
-    note(format_args!(
-        "model: {}: {} layers, {} parameters, mostly {}",
-        info.file,
-        file.shape.n_layer,
-        info.parameters.map_or_else(String::new, count),
-        info.quant
-    ));
-    let _lock = Lock::for_model(&source, runtime.no_lock)?;
-    let slots = fit(&file, &runtime, options.parallel)?;
-    let seats = Seats { slots, queue: Some(options.queue), prefill_quantum: Some(options.quantum), ..Seats::default() };
-    let loaded = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
     let addresses = server.addresses().to_vec();
-    let Loaded { file, engine } = loaded;
-    let tokenizer = std::sync::Arc::clone(&file.tokenizer);
-    server.run(engine.clone(), tokenizer, info, || announce(&addresses, &options, out))?;
-    engine.stop();
-    Ok(())
+    let (queue, quantum, parallel) = (options.queue, options.quantum, options.parallel);
+    let load = move || {
+        let info = info(&file, &runtime);
+        note(format_args!(
+            "model: {}: {} layers, {} parameters, mostly {}",
+            info.file,
+            file.shape.n_layer,
+            info.parameters.map_or_else(String::new, count),
+            info.quant
+        ));
+        let lock = Lock::for_model(&source, runtime.no_lock)?;
+        let slots = fit(&file, &runtime, parallel)?;
+        let seats = Seats { slots, queue: Some(queue), prefill_quantum: Some(quantum), ..Seats::default() };
+        let Loaded { file, engine } = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
+        // Held until the process ends.
+        std::mem::forget(lock);
+        anyhow::Ok(Service { engine, tokenizer: std::sync::Arc::clone(&file.tokenizer), model: info })
+    };
+    match server.run(load, || announce(&addresses, &options, out))? {
+        End::Stopped => Ok(()),
+        End::Forced => Err(Interrupted { code: 130 }.into()),
+        End::Failed(error) => Err(error.into()),
+    }
 }
 
 /// Says on standard output where requests are taken.

@@ -24,7 +24,7 @@ pub use constraint::Constraint;
 pub use draft::{Agreement, AgreementRequest};
 pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};
-pub use handle::{EngineConfig, EngineHandle};
+pub use handle::{Activity, EngineConfig, EngineHandle, STEP_SIZES};
 pub use request::{
     Cancel, ClosedBy, Event, Listener, ReplyBudget, Request, ScoreEvent, ScoreRequest, SlotStatus, StopReason, Timings,
     Usage, Want,

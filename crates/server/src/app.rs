@@ -1,16 +1,21 @@
 //! What all handlers share: the door, the tokenizer, the settings. Turns an order into ids and ids into a running job.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ds4_engine::{EngineHandle, Request, SamplingParams};
+use ds4_engine::{Cancel, EngineHandle, Request, SamplingParams};
 use ds4_text::{ChatRequest, Message, Prompt, Role, Tokenizer, render};
 use tokio::sync::mpsc;
 
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
+use crate::follow::{Answers, Follow};
 use crate::job::{Job, Trade};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::order::{Format, Order, Source};
+use crate::trace::Trace;
 
 /// What is known of the loaded model, for `/v1/models`, `/props` and the like.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +40,12 @@ pub(crate) struct App {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) config: ServerConfig,
     pub(crate) model: ModelInfo,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) answers: Answers,
+    pub(crate) metrics: Metrics,
+    pub(crate) trace: Option<Trace>,
+    /// The engine does nothing although there is something to do.
+    pub(crate) wedged: AtomicBool,
     pub(crate) started: Instant,
     /// Seconds since 1970 at the start: `created` of the models.
     pub(crate) created: u64,
@@ -46,9 +57,16 @@ impl App {
         tokenizer: Arc<Tokenizer>,
         config: ServerConfig,
         model: ModelInfo,
-    ) -> Arc<App> {
+        lifecycle: Lifecycle,
+    ) -> std::io::Result<Arc<App>> {
         let (started, created) = (Instant::now(), unix_time());
-        Arc::new(App { engine, tokenizer, config, model, started, created })
+        let prefix = config.metrics_prefix.as_deref().unwrap_or("ds4");
+        let metrics = Metrics::new(prefix, config.canonical_name());
+        let trace = Trace::open(&config)?;
+        let (answers, wedged) = (Answers::default(), AtomicBool::new(false));
+        let app =
+            App { engine, tokenizer, config, model, lifecycle, answers, metrics, trace, wedged, started, created };
+        Ok(Arc::new(app))
     }
 
     /// Build, weights and device: equal values mean equal answers to equal seeds.
@@ -97,6 +115,8 @@ impl App {
         let seed = order.sampling.seed.wrapping_add(u64::from(i));
         let chat = matches!(order.source, Source::Chat { continued: false, .. });
         let prompt = ids.len() as u32;
+        let cancel = Cancel::default();
+        let mut follow = Follow::new(self, order, &ids, trade, &cancel);
         let hear = ds4_engine::Listener::new(move |event| sender.send(event).is_ok());
         let request = Request {
             sampling: SamplingParams { seed, ..order.sampling },
@@ -111,11 +131,15 @@ impl App {
             tools_offered: !order.tools.is_empty(),
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
+            cancel: cancel.clone(),
             ..Request::new(ids, hear)
         };
-        let cancel = request.cancel.clone();
-        self.engine.submit(request).map_err(|e| ApiError::from_engine(&e, trade.param()))?;
-        Ok(Job::new(Arc::clone(self), order, events, cancel, trade, prompt))
+        if let Err(error) = self.engine.submit(request) {
+            let error = ApiError::from_engine(&error, trade.param());
+            follow.fail(&error);
+            return Err(error);
+        }
+        Ok(Job::new(Arc::clone(self), order, events, follow, trade, prompt))
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use ds4_engine::{Cancel, Delta, Event, StopReason, Timings, TokenLogprobs, Usage};
+use ds4_engine::{Delta, Event, StopReason, Timings, TokenLogprobs, Usage};
 use ds4_text::{ToolCallDelta, ToolCallKind};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{App, fresh_id};
 use crate::error::{ApiError, Result};
+use crate::follow::Follow;
 use crate::order::{Order, Tool};
 
 /// What differs between APIs while an answer runs.
@@ -150,7 +151,7 @@ impl Outcome {
 pub(crate) struct Job {
     app: Arc<App>,
     events: UnboundedReceiver<Event>,
-    cancel: Cancel,
+    follow: Follow,
     trade: Trade,
     tools: Vec<Tool>,
     /// Log-probabilities of tokens whose text has not been released.
@@ -163,19 +164,19 @@ impl Job {
         app: Arc<App>,
         order: &Order,
         events: UnboundedReceiver<Event>,
-        cancel: Cancel,
+        follow: Follow,
         trade: Trade,
         prompt: u32,
     ) -> Self {
         let usage = Usage { prompt, ..Usage::default() };
         let outcome = Outcome { usage, ..Outcome::default() };
-        Job { app, events, cancel, trade, tools: order.tools.clone(), held: Vec::new(), outcome }
+        Job { app, events, follow, trade, tools: order.tools.clone(), held: Vec::new(), outcome }
     }
 
     /// The next piece; after `Done` or an error there is none.
     pub(crate) async fn next(&mut self) -> Result<Piece> {
         loop {
-            let event = self.events.recv().await;
+            let event = self.follow.hear(&mut self.events).await?;
             match event {
                 None => return Err(ApiError::engine("the engine stopped")),
                 Some(Event::Prefill { done, total, cached }) => {
@@ -252,6 +253,6 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.follow.cancel();
     }
 }

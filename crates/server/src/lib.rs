@@ -3,22 +3,35 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod call;
 mod config;
 mod connection;
 mod error;
 mod fields;
+mod follow;
 mod gate;
 pub mod grammar;
 mod history;
 mod job;
+mod keys;
+mod lifecycle;
 mod listen;
+mod log;
+mod metrics;
 mod openai;
 mod order;
+mod origin;
+mod path;
 mod reply;
 mod routes;
 mod serve;
+mod signals;
 mod sse;
+mod trace;
+mod utilities;
+mod wire;
 
 pub use app::ModelInfo;
 pub use config::{LogConfig, LogLevel, ServerConfig, SlotDetail};
-pub use serve::{Server, StartError};
+pub use log::start_log;
+pub use serve::{End, Server, Service, StartError, Switch, router};

@@ -9,7 +9,6 @@ use super::options::choice;
 
 /// What was asked for; numbers as they stand on the command line.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "the disk cache is connected where `check` refuses it")]
 pub(super) struct KvFlags {
     pub(super) dir: Option<PathBuf>,
     pub(super) ram_mb: Option<u64>,
