@@ -190,6 +190,25 @@ fn keys_log_and_trace_are_opened_again_on_hangup() {
 }
 
 #[test]
+fn the_service_manager_hears_of_the_beginning_and_the_end() {
+    let program = Program::new();
+    let socket = std::os::unix::net::UnixDatagram::bind(program.path("notify")).expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let heard = || {
+        let mut bytes = [0; 100];
+        let n = socket.recv(&mut bytes).expect("a message");
+        String::from_utf8_lossy(&bytes[..n]).trim().to_owned()
+    };
+    let mut command = command(&program, &["--port", "0", "--parallel", "1"]);
+    command.env("NOTIFY_SOCKET", program.path("notify"));
+    let server = Server::of(command);
+    assert_eq!(heard(), "READY=1");
+    server.signal("TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert_eq!(server.ends().0, Some(0));
+}
+
+#[test]
 fn a_taken_port_is_found_before_the_model_is_loaded() {
     let program = Program::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
