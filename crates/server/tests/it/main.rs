@@ -1,0 +1,4 @@
+//! The server from outside: requests to the router over a model that plays scripts, and over the miniature.
+
+mod messages;
+mod support;
