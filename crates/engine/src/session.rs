@@ -204,7 +204,12 @@ impl Session {
 
     /// Forgets everything. The next token starts the slot anew.
     pub fn clear(&mut self) {
-        *self = Session::new(self.slot, self.policy);
+        *self = self.emptied();
+    }
+
+    /// A session that knows nothing, in the same slot.
+    pub(crate) fn emptied(&self) -> Session {
+        Session::new(self.slot, self.policy)
     }
 
     /// Tokens of `prompt` that would not have to be evaluated again. Nothing changes.

@@ -1,0 +1,197 @@
+//! The scheduler's dealings with the store: looking a waiting prompt up, putting what was found into a slot, handing states
+//! over. Nothing here waits for a disk, except at the end.
+
+use std::time::{Duration, Instant};
+
+use super::{Entry, Message, Scheduler, Seat, Stored, Waiting, fatal};
+use crate::kvstore::{Answer, Fetch, Image, KvRole, Save};
+use crate::saves::anchor;
+use crate::{Request, Result, ShutdownReport, Source};
+
+impl Scheduler {
+    /// Asks for stored beginnings of the prompts that are next, as many as there are slots: what was read waits in memory.
+    pub(super) fn look_up(&mut self) {
+        let Some(kv) = &self.kv else { return };
+        for entry in self.waiting.iter_mut().take(self.seats.len()) {
+            let Waiting::Generate(queued) = &entry.waiting else { continue };
+            let (Stored::Unasked, Some(wake)) = (&entry.stored, queued.wake.clone()) else { continue };
+            let Request { prompt, tenant, .. } = &queued.request;
+            let live = |seat: &Seat| seat.reusable(prompt, *tenant, self.limits.rewind);
+            entry.live = self.seats.iter().map(live).max().unwrap_or(0);
+            let len = prompt.len() as u32;
+            let counters = kv.counters();
+            let hopeless = match () {
+                () if len < kv.config().min_tokens => Some(&counters.short),
+                () if entry.live + 1 >= len => Some(&counters.live),
+                () => None,
+            };
+            if let Some(counter) = hopeless {
+                counter.add(1);
+                entry.stored = Stored::Known(None);
+                continue;
+            }
+            entry.stored = Stored::Asked;
+            let ticket = entry.ticket;
+            let answer = Answer::new(move |image| {
+                // An engine that is gone needs no answer.
+                let _ = wake.send(Message::Fetched(ticket, image.map(Box::new)));
+            });
+            kv.fetch(Fetch { tenant: *tenant, tokens: prompt.clone(), over: entry.live, answer });
+        }
+    }
+
+    /// Takes the answer to a lookup. Its request may have gone.
+    pub(super) fn fetched(&mut self, ticket: u64, image: Option<Box<Image>>) {
+        if let Some(entry) = self.waiting.iter_mut().find(|entry| entry.ticket == ticket) {
+            entry.stored = Stored::Known(image);
+        }
+    }
+
+    /// What was counted on may have been overwritten while the request waited: then the store is asked, once more.
+    pub(super) fn ask_again(&mut self, at: usize, entry: &mut Entry) -> bool {
+        let Waiting::Generate(queued) = &entry.waiting else { return false };
+        let Request { prompt, tenant, .. } = &queued.request;
+        let kept = self.seats[at].reusable(prompt, *tenant, self.limits.rewind);
+        let again =
+            self.kv.is_some() && !entry.again && matches!(entry.stored, Stored::Known(None)) && kept < entry.live;
+        if again {
+            (entry.again, entry.stored) = (true, Stored::Unasked);
+        }
+        again
+    }
+
+    /// Puts the longest known beginning of a prompt into a seat: what is there, or what was read. Returns its length.
+    pub(super) fn take_seat(
+        &mut self,
+        at: usize,
+        request: &Request,
+        image: Option<Box<Image>>,
+    ) -> Result<(u32, Source)> {
+        let (prompt, tenant) = (&request.prompt, request.tenant);
+        let kept = self.seats[at].reusable(prompt, tenant, self.limits.rewind);
+        let image = image.filter(|image| image.tokens > kept);
+        self.keep_what_goes(at, if image.is_some() { 0 } else { kept });
+        self.seats[at].give_to(tenant);
+        let (mut cached, mut source) = (0, Source::None);
+        if let Some(image) = image
+            && self.adopt(at, prompt, &image)?
+        {
+            (cached, source) = (image.tokens, Source::Disk);
+        }
+        let seat = &mut self.seats[at];
+        if source == Source::None {
+            cached = seat.session.reuse(self.model.as_mut(), prompt)?;
+            source = if cached > 0 { Source::Live } else { Source::None };
+        }
+        if let Some(kv) = &self.kv {
+            let special = self.tokenizer.special();
+            seat.trail.begin(kv.config(), cached, anchor(kv.config(), prompt, special.user, special.assistant));
+        }
+        Ok((cached, source))
+    }
+
+    /// Loads a state that was read. If the model does not take it, the seat is empty and the prompt starts from nothing.
+    fn adopt(&mut self, at: usize, prompt: &[u32], image: &Image) -> Result<bool> {
+        let Some(kv) = &self.kv else { return Ok(false) };
+        let (seat, tokens) = (&mut self.seats[at], &prompt[..image.tokens as usize]);
+        let known = image.logits.is_empty() || image.logits.len() == self.model.shape().n_vocab;
+        let stream = image.stream(&self.model.parts(image.tokens)).filter(|_| known);
+        let loaded =
+            stream.map(|mut stream| seat.session.adopt(self.model.as_mut(), tokens, &image.logits, &mut stream));
+        if let Some(Ok(())) = loaded {
+            seat.trail.restored(kv.config(), image.tokens);
+            seat.restored = Some(image.key);
+            kv.counters().hits.add(1);
+            kv.counters().hit_tokens.add(u64::from(image.tokens));
+            return Ok(true);
+        }
+        seat.session.clear();
+        kv.forget(image.key);
+        match loaded {
+            Some(Err(error)) => fatal(error).map(|()| false),
+            _ => Ok(false),
+        }
+    }
+
+    /// Saves the end of an idle sequence of which only `kept` tokens stay.
+    fn keep_what_goes(&mut self, at: usize, kept: u32) {
+        let Some(kv) = &self.kv else { return };
+        if self.seats[at].session.position().saturating_sub(kept) >= kv.config().min_tokens {
+            self.save(at, KvRole::Evict, Duration::ZERO);
+        }
+    }
+
+    /// After a step: saves a seat that reached a length to be saved, or whose turn ended and was long. Then what the store
+    /// gave and the model did not take is removed.
+    pub(super) fn save_on_the_way(&mut self, at: usize) {
+        let Some(kv) = &self.kv else { return };
+        let seat = &mut self.seats[at];
+        if let Some(key) = seat.refused.take() {
+            kv.forget(key);
+        }
+        let len = seat.session.position();
+        let ended = seat.job.is_none() && seat.trail.was_long_turn(kv.config(), len);
+        let role = seat.trail.on_the_way(kv.config(), len).or(ended.then_some(KvRole::Turn));
+        if let Some(role) = role {
+            self.save(at, role, Duration::ZERO);
+        }
+    }
+
+    /// Copies a seat's state out of the model and hands it over. Whatever fails, the sequence goes on. Says whether there
+    /// is a state that should be on disk and will not be.
+    fn save(&mut self, at: usize, role: KvRole, patience: Duration) -> bool {
+        let Some(kv) = &self.kv else { return false };
+        let seat = &mut self.seats[at];
+        let n = seat.session.position();
+        if !seat.trail.wants(kv.config(), n) {
+            return false;
+        }
+        let (slot, from) = (seat.session.slot(), seat.trail.on_disk());
+        let bytes = self.model.state_bytes(from..n);
+        if patience.is_zero() && !kv.takes(bytes) {
+            return true;
+        }
+        let mut state = Vec::new();
+        if state.try_reserve_exact(bytes as usize).is_err() || self.model.save(slot, from..n, &mut state).is_err() {
+            kv.counters().failed_writes.add(1);
+            return true;
+        }
+        let save = Save {
+            role,
+            tenant: seat.tenant,
+            tokens: seat.session.tokens().to_vec(),
+            logits: seat.session.logits().unwrap_or_default().to_vec(),
+            from,
+            state,
+            parts: self.model.parts(n),
+            on_disk: seat.trail.share(),
+        };
+        seat.trail.handed_over(kv.config(), n);
+        !kv.save(save, patience)
+    }
+
+    /// Saves every sequence and waits for the disk until `until`.
+    pub(super) fn save_all(&mut self, until: Instant) -> ShutdownReport {
+        let mut report = ShutdownReport::default();
+        for at in 0..self.seats.len() {
+            let Some(kv) = &self.kv else { return report };
+            let seat = &mut self.seats[at];
+            let n = seat.session.position();
+            if !seat.trail.wants(kv.config(), n) {
+                continue;
+            }
+            let from = seat.trail.on_disk();
+            if !kv.has_rows(seat.tenant, seat.session.tokens(), from) {
+                seat.trail.cut(kv.config(), 0);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.save(at, KvRole::Shutdown, left) {
+                report.unsaved += 1;
+            } else {
+                report.saved += 1;
+            }
+        }
+        report.complete = self.kv.as_ref().is_none_or(|kv| kv.flush(until));
+        report
+    }
+}
