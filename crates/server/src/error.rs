@@ -21,7 +21,7 @@ pub(crate) struct ApiError {
     /// Seconds after which another try may succeed.
     pub(crate) retry_after: Option<u32>,
     /// Prompt and context size, when the prompt is too long: the two families say it in words that clients search for.
-    overflow: Option<(usize, u32)>,
+    pub(crate) overflow: Option<(usize, u32)>,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, ApiError>;
