@@ -40,6 +40,9 @@ pub enum Error {
         /// `NaN`, `inf` or `-inf`.
         found: String,
     },
+    /// A constraint that no id satisfies, or that cannot follow the answer any further.
+    #[error("constraint: {0}")]
+    Constraint(String),
     /// A snapshot that cannot be restored here; the session is unchanged.
     #[error("snapshot: {0}")]
     Snapshot(String),

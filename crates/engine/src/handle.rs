@@ -10,7 +10,7 @@ use std::time::Instant;
 use ds4_model::{Limits, Model, SlotId};
 use ds4_text::Tokenizer;
 
-use crate::request::{check_history, check_ids};
+use crate::request::{check_bias, check_history, check_ids};
 use crate::scheduler::Scheduler;
 use crate::session::CheckpointPolicy;
 use crate::{
@@ -108,6 +108,7 @@ impl EngineHandle {
     pub fn submit(&self, request: Request) -> Result<()> {
         check_history(&request.prompt, self.shared.n_vocab, self.shared.limits.context)?;
         request.sampling.validate()?;
+        check_bias(&request.logit_bias, self.shared.n_vocab)?;
         let ticket = self.ticket()?;
         let events = request.events.clone();
         self.send(Message::Generate(Box::new(Queued::new(request, events, ticket))))

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod constraint;
 mod draft;
 mod error;
 mod generation;
@@ -19,6 +20,7 @@ mod score;
 mod session;
 mod stop;
 
+pub use constraint::Constraint;
 pub use draft::{Agreement, AgreementRequest};
 pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};

@@ -396,9 +396,11 @@ impl Seat {
         }
     }
 
-    /// Ends the request with an error. Nothing is known of the slot's state then.
+    /// Ends the request with an error. Nothing is known of the slot's state then, unless only the constraint failed.
     fn fail(&mut self, error: Error) {
-        self.session.clear();
+        if !matches!(error, Error::Constraint(_)) {
+            self.session.clear();
+        }
         match self.job.take() {
             Some(Job { task: Task::Generate { generation, .. }, .. }) => generation.fail(error),
             Some(Job { task: Task::Score(scoring), .. }) => scoring.fail(error),
