@@ -9,6 +9,8 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import harness
 import litellm
 
+litellm.suppress_debug_info = True
+
 
 def settings(url, provider):
     base = url + "/v1" if provider == "openai" else url
