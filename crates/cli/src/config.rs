@@ -206,6 +206,7 @@ pub(crate) fn sampling(flags: &Flags) -> SamplingParams {
         presence_penalty: flags.presence_penalty.unwrap_or(0.0),
         frequency_penalty: flags.frequency_penalty.unwrap_or(0.0),
         seed: flags.seed.unwrap_or_else(time_seed),
+        ..SamplingParams::default()
     }
 }
 

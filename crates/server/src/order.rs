@@ -29,6 +29,8 @@ pub(crate) struct Order {
     pub(crate) reply_budget: ReplyBudget,
     pub(crate) stop: Vec<String>,
     pub(crate) include_stop: bool,
+    /// Added to the logits of these ids.
+    pub(crate) logit_bias: Vec<(u32, f32)>,
     pub(crate) ignore_eos: bool,
     /// Alternatives reported a token.
     pub(crate) logprobs: Option<usize>,
@@ -129,6 +131,7 @@ impl Order {
             reply_budget,
             stop,
             include_stop: body.flag("include_stop_str_in_output")?.unwrap_or(false),
+            logit_bias: logit_bias(body)?,
             ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
             logprobs: None,
             n,
@@ -172,9 +175,23 @@ fn sampling(body: &Fields<'_>) -> Result<SamplingParams> {
         min_p: body.number("min_p", 0.0, 1.0)?.unwrap_or(default.min_p),
         presence_penalty: body.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         frequency_penalty: body.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        repetition_penalty: body.number("repetition_penalty", f64::from(f32::MIN_POSITIVE), 2.0)?.unwrap_or(1.0),
         seed,
-        ..default
     })
+}
+
+/// `{"token id": number}`, at most 1024.
+fn logit_bias(body: &Fields<'_>) -> Result<Vec<(u32, f32)>> {
+    let Some(bias) = body.object("logit_bias")? else { return Ok(Vec::new()) };
+    if bias.map.len() > 1024 {
+        return Err(body.wrong("logit_bias", "an object of at most 1024 members"));
+    }
+    let one = |id: &String| {
+        let number = bias.number(id, -100.0, 100.0)?.unwrap_or(0.0);
+        let id = id.parse().map_err(|_| bias.wrong(id, "under a token id"))?;
+        Ok((id, number))
+    };
+    bias.map.keys().map(one).collect()
 }
 
 fn fresh_seed() -> u64 {
