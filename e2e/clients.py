@@ -26,13 +26,13 @@ class Client:
         venv = os.environ["DS4_E2E_LITELLM" if self.driver.startswith("litellm") else "DS4_E2E_SDK"]
         return [f"{venv}/bin/python", str(HERE / "drivers" / self.driver)]
 
-    def start(self, command, **order):
+    def start(self, command, cwd=None, **order):
         """A running driver: one line of JSON comes out, the end of its input ends it."""
         order = {"command": command, **order, **dict(self.options)}
         env = {name: os.environ[name] for name in ["PATH", "HOME"]}
         env["LANG"] = "C.UTF-8"
         return subprocess.Popen(
-            [*self.argv(), json.dumps(order)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            [*self.argv(), json.dumps(order)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=cwd
         )
 
     def run(self, command, **order):

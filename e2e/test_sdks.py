@@ -157,19 +157,31 @@ def test_structured_output_of_langchain():
     assert seen == {"json_schema": {"x": 3, "y": -4}, "function_calling": {"x": 3, "y": -4}}
 
 
-BOATS = {"name": "count_boats", "description": "Count the boats.", "parameters": {"type": "object", "properties": {}}}
-
-
-@each_client
-def test_the_miniature_calls_a_real_tool(mini, client):
-    seen = client.run("tools", url=mini.url, prompt="Count the boats.", tool=BOATS)
-    assert "error" not in seen, seen["error"]
-    assert seen["calls"] == [{"name": "count_boats", "arguments": {}}]
-    assert "4711" in seen["text"], seen["text"]
-    check_no_markup(seen["text"])
+COUNT_FILES = {
+    "name": "count_files",
+    "description": "Count the files.",
+    "parameters": {
+        "type": "object",
+        "properties": {"path": {"type": "string", "description": "The path."}},
+        "required": ["path"],
+    },
+}
 
 
 @pytest.fixture(scope="module")
 def mini():
     with Server(ctx=4096) as server:
         yield server
+
+
+@each_client
+def test_the_miniature_calls_a_real_tool(mini, client, tmp_path):
+    folder = tmp_path / "src" / "boat"
+    folder.mkdir(parents=True)
+    for n in range(17):
+        (folder / str(n)).touch()
+    seen = client.run("tools", cwd=tmp_path, url=mini.url, prompt="Count the files with path src/boat.", tool=COUNT_FILES)
+    assert "error" not in seen, seen["error"]
+    assert seen["calls"] == [{"name": "count_files", "arguments": {"path": "src/boat"}}]
+    assert "17" in seen["text"], seen["text"]
+    check_no_markup(seen["text"])

@@ -7,8 +7,8 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 
 
-def model(url):
-    return ChatOpenAI(base_url=url + "/v1", model=harness.MODEL, api_key="x", max_retries=0, stream_usage=True)
+def model(url, **more):
+    return ChatOpenAI(base_url=url + "/v1", model=harness.MODEL, api_key="x", max_retries=0, stream_usage=True, **more)
 
 
 def counted(message):
@@ -38,7 +38,7 @@ def stream(url, prompt):
 
 
 def tools(url, prompt, tool):
-    bound = model(url).bind_tools([{"type": "function", "function": tool}])
+    bound = model(url, temperature=0).bind_tools([{"type": "function", "function": tool}])
     messages, calls, outputs, usages = [HumanMessage(prompt)], [], [], []
     while True:
         message, _ = whole(bound.stream(messages))

@@ -67,7 +67,7 @@ def stream(url, prompt, provider):
 def tools(url, prompt, tool, provider):
     messages, calls, outputs, usages = user(prompt), [], [], []
     while True:
-        answer, _ = streamed(url, provider, messages, tools=[{"type": "function", "function": tool}])
+        answer, _ = streamed(url, provider, messages, temperature=0, tools=[{"type": "function", "function": tool}])
         usages.append(counted(answer.usage))
         message = answer.choices[0].message
         if not message.tool_calls:

@@ -51,6 +51,7 @@ def tools(url, prompt, tool):
         with client(url).chat.completions.stream(
             model=harness.MODEL,
             messages=messages,
+            temperature=0,
             tools=[{"type": "function", "function": tool}],
             stream_options={"include_usage": True},
         ) as events:

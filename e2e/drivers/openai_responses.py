@@ -46,6 +46,7 @@ def tools(url, prompt, tool):
     while True:
         with client(url).responses.stream(
             input=items,
+            temperature=0,
             tools=[{"type": "function", "strict": False, **tool}],
             store=False,
             include=["reasoning.encrypted_content"],

@@ -46,7 +46,7 @@ async function tools({ url, prompt, tool }) {
     return all.outputs.at(-1);
   };
   const declared = declare({ description: tool.description, inputSchema: jsonSchema(tool.parameters), execute });
-  const answer = streamText({ ...settings(url), prompt, tools: { [tool.name]: declared }, stopWhen: isStepCount(4) });
+  const answer = streamText({ ...settings(url), prompt, temperature: 0, tools: { [tool.name]: declared }, stopWhen: isStepCount(4) });
   await consume(answer);
   return { text: await answer.text, ...all, usage: (await answer.steps).map((step) => counted(step.usage)) };
 }

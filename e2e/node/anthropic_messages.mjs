@@ -32,7 +32,7 @@ async function tools({ url, prompt, tool }) {
   const all = { calls: [], outputs: [], usage: [] };
   const declared = { name: tool.name, description: tool.description, input_schema: tool.parameters };
   for (;;) {
-    const answer = await client(url).messages.stream({ ...request, tools: [declared] }).finalMessage();
+    const answer = await client(url).messages.stream({ ...request, temperature: 0, tools: [declared] }).finalMessage();
     all.usage.push(counted(answer.usage));
     const asked = answer.content.filter((block) => block.type === "tool_use");
     if (!asked.length) return { text: joined(answer, "text"), ...all };

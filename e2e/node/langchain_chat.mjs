@@ -3,8 +3,8 @@ import { HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { ChatOpenAI } from "@langchain/openai";
 import { MODEL, main, runTool, usage } from "./harness.mjs";
 
-const model = (url) =>
-  new ChatOpenAI({ model: MODEL, apiKey: "x", maxRetries: 0, streamUsage: true, configuration: { baseURL: url + "/v1" } });
+const model = (url, more = {}) =>
+  new ChatOpenAI({ model: MODEL, apiKey: "x", maxRetries: 0, streamUsage: true, configuration: { baseURL: url + "/v1" }, ...more });
 
 function counted({ usage_metadata: u }) {
   return usage(u.input_tokens, u.output_tokens, u.input_token_details?.cache_read);
@@ -31,7 +31,7 @@ async function stream({ url, prompt }) {
 }
 
 async function tools({ url, prompt, tool }) {
-  const bound = model(url).bindTools([{ type: "function", function: tool }]);
+  const bound = model(url, { temperature: 0 }).bindTools([{ type: "function", function: tool }]);
   const messages = [new HumanMessage(prompt)];
   const all = { calls: [], outputs: [], usage: [] };
   for (;;) {

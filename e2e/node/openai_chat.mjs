@@ -39,6 +39,7 @@ async function tools({ url, prompt, tool }) {
     const events = client(url).chat.completions.stream({
       model: MODEL,
       messages,
+      temperature: 0,
       tools: [{ type: "function", function: tool }],
       stream_options: { include_usage: true },
     });

@@ -40,6 +40,7 @@ async function tools({ url, prompt, tool }) {
     const events = client(url).responses.stream({
       ...settings,
       input,
+      temperature: 0,
       tools: [{ type: "function", strict: false, ...tool }],
       store: false,
       include: ["reasoning.encrypted_content"],
