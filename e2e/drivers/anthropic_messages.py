@@ -51,7 +51,7 @@ def tools(url, prompt, tool):
     request, calls, outputs, usages = settings(prompt), [], [], []
     declared = {"name": tool["name"], "description": tool["description"], "input_schema": tool["parameters"]}
     while True:
-        with client(url).messages.stream(tools=[declared], temperature=0, **request) as events:
+        with client(url).messages.stream(tools=[declared], extra_body={"temperature": 0}, **request) as events:
             answer = events.get_final_message()
         usages.append(counted(answer.usage))
         asked = [block for block in answer.content if block.type == "tool_use"]

@@ -84,12 +84,9 @@ def cancel(url, prompt, provider):
     chunks = litellm.completion(messages=user(prompt), stream=True, **settings(url, provider))
     for _, _ in zip(range(3), chunks):
         pass
-    # It has no way to close a stream but to forget it.
-    del chunks
-    import gc
-
-    gc.collect()
-    return {"pieces": 3}
+    # It has no way to close a stream but to end the program.
+    print(json.dumps({"pieces": 3}), flush=True)
+    os._exit(0)
 
 
 if __name__ == "__main__":
