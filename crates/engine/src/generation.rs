@@ -180,9 +180,15 @@ impl Generation {
             }
         }
         let greedy = self.request.tools_offered && self.tracker.state() == SamplingState::Greedy;
+        let reasoning = self.parser.in_reasoning();
         let constraint = self.request.constraint.as_deref_mut();
-        let constraint = constraint.filter(|_| !self.parser.in_reasoning()).map(|c| c as &mut dyn Constraint);
-        Ok((self.sampler.sample_within(logits, greedy, constraint)?, None))
+        let constraint = constraint.filter(|_| !reasoning).map(|c| c as &mut dyn Constraint);
+        let id = self.sampler.sample_within(logits, greedy, constraint)?;
+        // An answer that was demanded must be given: the turn can't end before it.
+        if reasoning && id == self.tokenizer.special().eos && self.request.constraint.is_some() {
+            return Ok((think_end, Some(ClosedBy::Hard)));
+        }
+        Ok((id, None))
     }
 
     /// How much the reasoning has to end (server.md 5.4). A limit on tokens that leaves no room for reasoning at all beside

@@ -20,7 +20,8 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Added to the logits of these ids before an id is drawn. -100 to 100 each.
     pub logit_bias: Vec<(u32, f32)>,
-    /// The form the answer must have; reasoning is free. It ends the turn, `ignore_eos` or not.
+    /// The form the answer must have; reasoning is free, but an end-of-sentence in it only closes it. A complete answer ends
+    /// the turn, `ignore_eos` or not.
     pub constraint: Option<Box<dyn Constraint>>,
     /// Most tokens to generate; the context may end it earlier. 0 evaluates the prompt and stops.
     pub max_tokens: u32,

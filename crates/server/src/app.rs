@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ds4_engine::{EngineHandle, Request, SamplingParams};
-use ds4_text::{ChatRequest, Message, Prompt, Role, Tokenizer, render};
+use ds4_text::{ChatRequest, Exact, Message, Prompt, Role, Tokenizer, render};
 use tokio::sync::mpsc;
 
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::job::{Job, Trade};
 use crate::order::{Format, Order, Source};
+use crate::replay::{Replay, Seal};
+use crate::responses::Store;
 
 /// What is known of the loaded model, for `/v1/models`, `/props` and the like.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +37,8 @@ pub(crate) struct App {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) config: ServerConfig,
     pub(crate) model: ModelInfo,
+    pub(crate) replay: Replay,
+    pub(crate) responses: Store,
     pub(crate) started: Instant,
     /// Seconds since 1970 at the start: `created` of the models.
     pub(crate) created: u64,
@@ -48,7 +52,10 @@ impl App {
         model: ModelInfo,
     ) -> Arc<App> {
         let (started, created) = (Instant::now(), unix_time());
-        Arc::new(App { engine, tokenizer, config, model, started, created })
+        let seal = Seal::new(&config.state_key, config.canonical_name(), &tokenizer);
+        let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay);
+        let responses = Store::new(config.response_store);
+        Arc::new(App { engine, tokenizer, config, model, replay, responses, started, created })
     }
 
     /// Build, weights and device: equal values mean equal answers to equal seeds.
@@ -60,6 +67,7 @@ impl App {
     pub(crate) fn prompt(&self, order: &Order) -> Result<Option<Prompt>> {
         let Source::Chat { messages, continued } = &order.source else { return Ok(None) };
         let mut messages = messages.clone();
+        self.replay.restore(&mut messages, &order.tenant, &self.tokenizer);
         if let Some(schema) = shown_schema(&order.format) {
             if !matches!(messages.first(), Some(m) if m.role == Role::System) {
                 messages.insert(0, Message::new(Role::System, ""));
@@ -78,17 +86,31 @@ impl App {
         render(&request).map(Some).map_err(|e| ApiError::invalid("messages", e.to_string()))
     }
 
+    /// What a blob of ours holds; none if it is not ours.
+    pub(crate) fn unsealed(&self, blob: &str) -> Option<Exact> {
+        self.replay.seal.open(blob).map(|ids| self.tokenizer.exact(&ids))
+    }
+
+    /// Tokens of an order's prompt, however many.
+    pub(crate) fn count(&self, order: &Order) -> Result<usize> {
+        self.encoded(order).map(|ids| ids.len())
+    }
+
     /// Ids of an order's prompt; `param` names its field in errors.
     pub(crate) fn ids(&self, order: &Order, param: &str) -> Result<Vec<u32>> {
-        let ids = match (self.prompt(order)?, &order.source) {
-            (Some(prompt), _) => self.tokenizer.encode_prompt(&prompt),
-            (None, Source::Raw(ids)) => ids.clone(),
-            (None, Source::Chat { .. }) => unreachable!("chats have a prompt"),
-        };
+        let ids = self.encoded(order)?;
         if ids.len() >= self.config.context as usize {
             return Err(ApiError::overflow(param, ids.len(), self.config.context));
         }
         Ok(ids)
+    }
+
+    fn encoded(&self, order: &Order) -> Result<Vec<u32>> {
+        Ok(match (self.prompt(order)?, &order.source) {
+            (Some(prompt), _) => self.tokenizer.encode_prompt(&prompt),
+            (None, Source::Raw(ids)) => ids.clone(),
+            (None, Source::Chat { .. }) => unreachable!("chats have a prompt"),
+        })
     }
 
     /// Starts answer `i` of an order.

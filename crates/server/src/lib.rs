@@ -2,19 +2,24 @@
 
 #![forbid(unsafe_code)]
 
+mod anthropic;
 mod app;
 mod config;
 mod error;
 mod fields;
+pub mod grammar;
 mod history;
 mod job;
 mod openai;
 mod order;
+mod replay;
 mod reply;
+mod responses;
 mod routes;
 mod serve;
 mod sse;
 
 pub use app::ModelInfo;
 pub use config::{ServerConfig, SlotDetail};
-pub use serve::serve;
+pub use replay::load_or_create_key;
+pub use serve::{router, serve};

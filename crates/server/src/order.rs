@@ -39,6 +39,10 @@ pub(crate) struct Order {
     pub(crate) stream: bool,
     /// The client asked for its timings.
     pub(crate) timings: bool,
+    /// Whose request it is: what one tenant said is not known to another.
+    pub(crate) tenant: String,
+    /// What was accepted but is not honoured, for the header `x-ds4-warning`.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Where the prompt comes from.
@@ -65,6 +69,8 @@ pub(crate) struct Tool {
     /// Of the Responses API: the client searches tools with it.
     pub(crate) search: bool,
     pub(crate) strict: bool,
+    /// Not shown at the head of the prompt: the history shows it where a search found it.
+    pub(crate) found: bool,
     /// The object `function` of the prompt: name, description, parameters in the client's order.
     pub(crate) function: Value,
 }
@@ -137,12 +143,20 @@ impl Order {
             n,
             stream: body.flag("stream")?.unwrap_or(false),
             timings: body.flag("timings")?.unwrap_or(false),
+            tenant: String::new(),
+            warnings: Vec::new(),
         })
     }
 
-    /// The tools in the form the prompt takes them.
+    /// The tools in the form the prompt takes them. Those that a search found stay where it found them, so that the prompt
+    /// keeps its beginning; but some tool has to be at the head, as the syntax of calls is explained there.
     pub(crate) fn shown_tools(&self) -> Vec<Value> {
-        self.tools.iter().map(|tool| serde_json::json!({"type": "function", "function": tool.function})).collect()
+        let all = self.tools.iter().all(|tool| tool.found);
+        self.tools
+            .iter()
+            .filter(|tool| all || !tool.found)
+            .map(|tool| serde_json::json!({"type": "function", "function": tool.function}))
+            .collect()
     }
 }
 

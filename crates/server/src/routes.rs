@@ -13,13 +13,15 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{App, fresh_id};
 use crate::error::{ApiError, Family, Result};
-use crate::{fields, openai, reply};
+use crate::{anthropic, fields, openai, reply};
 
 /// All routes, with what surrounds them.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
+        .route("/v1/messages", post(messages))
+        .route("/v1/messages/count_tokens", post(count_tokens))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/health", get(health))
@@ -60,6 +62,17 @@ async fn completions(State(app): State<Arc<App>>, request: Request) -> Response<
         Ok(body) => openai::completions::handle(app, body).await,
         Err(error) => Err(error),
     })
+}
+
+async fn messages(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    answer(match body(&app, request).await {
+        Ok(body) => anthropic::handle(app, body).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn count_tokens(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    answer(body(&app, request).await.and_then(|body| anthropic::count_tokens(&app, &body)))
 }
 
 async fn models(State(app): State<Arc<App>>) -> Response<Body> {

@@ -11,6 +11,11 @@ use crate::app::{App, ModelInfo};
 use crate::config::ServerConfig;
 use crate::routes;
 
+/// All routes, without sockets.
+pub fn router(config: ServerConfig, engine: EngineHandle, tokenizer: Arc<Tokenizer>, model: ModelInfo) -> axum::Router {
+    routes::router(App::new(engine, tokenizer, config, model))
+}
+
 /// Serves until asked to stop. `ready` hears the addresses once they listen.
 ///
 /// # Errors

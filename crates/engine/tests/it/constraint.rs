@@ -1,6 +1,6 @@
 //! Rules for the answer, biases and the ends that requests ask for.
 
-use ds4_engine::{Constraint, Error, Request, Result, SamplingParams, StopReason};
+use ds4_engine::{ClosedBy, Constraint, Error, Request, Result, SamplingParams, StopReason};
 use ds4_text::ToolCallKind;
 
 use crate::support::{LIMITS, byte_ids, collect, encode, generate, scripted, start, submit};
@@ -33,6 +33,7 @@ impl Constraint for Says {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a request holds it")]
 fn says(text: &str) -> Option<Box<dyn Constraint>> {
     Some(Box::new(Says { ids: byte_ids(text), at: 0 }))
 }
@@ -61,6 +62,16 @@ fn reasoning_is_free_and_the_constraint_starts_behind_it() {
     let outcome = generate(&engine, &prompt, |r| (r.thinking, r.constraint) = (true, says("yes")));
     assert_eq!((outcome.thinking.as_str(), outcome.text.as_str()), ("let me see", "yes"));
     assert_eq!(outcome.reason(), StopReason::EndOfTurn);
+}
+
+#[test]
+fn a_turn_that_would_end_in_its_reasoning_gives_the_answer_first() {
+    let prompt = encode("<think>");
+    let eos = encode("<｜end▁of▁sentence｜>");
+    let engine = scripted(prompt.len(), [byte_ids("hm"), eos].concat(), |_| 50.0);
+    let outcome = generate(&engine, &prompt, |r| (r.thinking, r.constraint) = (true, says("yes")));
+    assert_eq!((outcome.thinking.as_str(), outcome.text.as_str()), ("hm", "yes"));
+    assert_eq!(outcome.closed[0].0, ClosedBy::Hard);
 }
 
 #[test]

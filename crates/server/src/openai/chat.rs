@@ -18,7 +18,7 @@ use crate::sse;
 
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
-    let order = request::read(&body, &app.config)?;
+    let order = request::read(&body, &app)?;
     let ids = app.ids(&order, "messages")?;
     let jobs: Vec<Job> = (0..order.n).map(|i| app.start(&order, ids.clone(), i, Trade::Chat)).collect::<Result<_>>()?;
     let head = head(&app, &order, &body)?;
@@ -39,7 +39,7 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
 
 /// The prompt that the request would have: `/apply-template`.
 pub(crate) fn order(app: &App, body: &Map<String, Value>) -> Result<Order> {
-    request::read(body, &app.config)
+    request::read(body, app)
 }
 
 fn head(app: &App, order: &Order, body: &Map<String, Value>) -> Result<Head> {

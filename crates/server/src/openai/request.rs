@@ -3,22 +3,22 @@
 use ds4_text::ToolCall;
 use serde_json::{Map, Value, json};
 
-use crate::config::ServerConfig;
+use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
 use crate::history::{History, MAX_ITEMS, text_content};
 use crate::order::{Choice, Format, Order, Source, Tool, output_limit};
 
 /// Tools of one request.
-const MAX_TOOLS: usize = 1024;
+pub(crate) const MAX_TOOLS: usize = 1024;
 
-/// Reads the whole request. The second value is what was accepted but not honoured, for a warning header.
-pub(crate) fn read(body: &Map<String, Value>, config: &ServerConfig) -> Result<Order> {
+/// Reads the whole request.
+pub(crate) fn read(body: &Map<String, Value>, app: &App) -> Result<Order> {
     let body = Fields::root(body);
     refuse(&body)?;
     let limit = output_limit(&body, &["max_completion_tokens", "max_tokens"])?;
-    let mut order = Order::read(&body, config, limit)?;
-    let history = messages(&body)?;
+    let mut order = Order::read(&body, &app.config, limit)?;
+    let history = messages(&body, app)?;
     let wanted = body.flag("continue_final_message")?.unwrap_or(true);
     let continued = wanted && history.is_continued();
     order.source = Source::Chat { messages: history.into_messages(), continued };
@@ -143,6 +143,7 @@ pub(crate) fn function_tool(function: &Fields<'_>) -> Result<Tool> {
         custom: false,
         search: false,
         strict: function.flag("strict")?.unwrap_or(false),
+        found: false,
         function: Value::Object(shown),
     })
 }
@@ -156,10 +157,10 @@ pub(crate) fn custom_tool(custom: &Fields<'_>) -> Result<Tool> {
         "description": description,
         "parameters": {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]},
     });
-    Ok(Tool { name, namespace: None, custom: true, search: false, strict: false, function })
+    Ok(Tool { name, namespace: None, custom: true, search: false, strict: false, found: false, function })
 }
 
-fn tool_name(tool: &Fields<'_>) -> Result<String> {
+pub(crate) fn tool_name(tool: &Fields<'_>) -> Result<String> {
     let name = tool.text("name")?.ok_or_else(|| tool.missing("name"))?;
     if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
         return Err(tool.wrong("name", "1 to 128 characters without control characters"));
@@ -222,19 +223,19 @@ fn object_choice(choice: &Fields<'_>) -> Result<Choice> {
     }
 }
 
-fn messages(body: &Fields<'_>) -> Result<History> {
+fn messages<'a>(body: &Fields<'_>, app: &'a App) -> Result<History<'a>> {
     let items = body.list("messages")?.ok_or_else(|| body.missing("messages"))?;
     if items.is_empty() || items.len() > MAX_ITEMS {
         return Err(body.wrong("messages", &format!("an array of 1 to {MAX_ITEMS} messages")));
     }
-    let mut history = History::default();
+    let mut history = History::new(&app.replay);
     for (i, item) in items.iter().enumerate() {
         message(&body.item("messages", i, item)?, &mut history)?;
     }
     Ok(history)
 }
 
-fn message(message: &Fields<'_>, history: &mut History) -> Result<()> {
+fn message(message: &Fields<'_>, history: &mut History<'_>) -> Result<()> {
     let role = message.text("role")?.ok_or_else(|| message.missing("role"))?;
     let text = text_content(message, "content")?;
     match role {
@@ -255,7 +256,8 @@ fn message(message: &Fields<'_>, history: &mut History) -> Result<()> {
             }
             let calls = message.objects("tool_calls")?.iter().map(call).collect::<Result<_>>()?;
             history.close();
-            history.assistant(&reasoning, &text, calls);
+            history.reasoning(&reasoning, None);
+            history.assistant(&text, calls);
         }
         "tool" | "function" => {
             let id = message.text("tool_call_id")?.ok_or_else(|| message.missing("tool_call_id"))?;

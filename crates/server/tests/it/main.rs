@@ -1,0 +1,6 @@
+//! The server from outside: grammars over random logits, requests to the router over a model that plays scripts, and over
+//! the miniature.
+
+mod grammar;
+mod messages;
+mod support;
