@@ -22,13 +22,20 @@ pub(crate) struct Trail {
     cold: u32,
     /// Tokens of the present turn's prompt.
     prompt: u32,
+    /// No conversation: not worth saving.
+    scratch: bool,
 }
 
 impl Trail {
+    /// Of a sequence that nobody will go on with, such as one that was scored.
+    pub(crate) fn scratch() -> Self {
+        Trail { scratch: true, ..Trail::default() }
+    }
+
     /// A turn begins: `cached` tokens of a prompt of `prompt` are there.
     pub(crate) fn begin(&mut self, config: &KvStoreConfig, cached: u32, prompt: u32, anchor: Option<u32>) {
         self.cut(config, cached);
-        (self.turn_start, self.prompt) = (cached, prompt);
+        (self.turn_start, self.prompt, self.scratch) = (cached, prompt, false);
         self.cold = anchor.filter(|&at| at > cached).unwrap_or(0);
     }
 
@@ -65,7 +72,7 @@ impl Trail {
 
     /// Whether a sequence of `len` tokens is worth a save that it does not have.
     pub(crate) fn wants(&self, config: &KvStoreConfig, len: u32) -> bool {
-        !config.readonly && len >= config.min_tokens.max(1) && len != self.saved
+        !config.readonly && !self.scratch && len >= config.min_tokens.max(1) && len != self.saved
     }
 
     /// How many tokens to prefill from `pos` at most, so that no step passes a length that is to be saved.

@@ -42,7 +42,7 @@ pub(crate) struct Save {
     pub(crate) role: KvRole,
     pub(crate) tenant: u64,
     /// All tokens before its end.
-    pub(crate) tokens: Vec<u32>,
+    pub(crate) tokens: Arc<[u32]>,
     /// After the last one; empty if they are not known.
     pub(crate) logits: Vec<f32>,
     /// Rows of tokens before this are believed to be there.

@@ -70,7 +70,11 @@ impl Scheduler {
     ) -> Result<(u32, Source)> {
         let (prompt, tenant) = (&request.prompt, request.tenant);
         let kept = self.seats[at].reusable(prompt, tenant, self.limits.rewind);
+        let found = image.is_some();
         let image = image.filter(|image| image.tokens > kept);
+        if let (true, None, Some(kv)) = (found, &image, &self.kv) {
+            kv.counters().live.add(1);
+        }
         let stays = match &image {
             Some(image) if self.seats[at].tenant == tenant => {
                 self.seats[at].session.common_prefix(&prompt[..image.tokens as usize])
@@ -123,7 +127,7 @@ impl Scheduler {
     }
 
     /// Saves the end of an idle sequence of which only `kept` tokens stay.
-    fn keep_what_goes(&mut self, at: usize, kept: u32) {
+    pub(super) fn keep_what_goes(&mut self, at: usize, kept: u32) {
         let Some(kv) = &self.kv else { return };
         if self.seats[at].session.position().saturating_sub(kept) >= kv.config().min_tokens {
             self.save_turn(at, KvRole::Evict, Duration::ZERO);
@@ -177,7 +181,7 @@ impl Scheduler {
         let Some(kv) = &self.kv else { return };
         let seat = &self.seats[at];
         let Some((pos, tail)) = seat.session.checkpoint_in(seat.trail.question(kv.config())) else { return };
-        if kv.config().readonly || pos == seat.session.position() {
+        if !seat.trail.wants(kv.config(), pos) || pos == seat.session.position() {
             return;
         }
         let step = kv.config().step();
@@ -211,7 +215,7 @@ impl Scheduler {
         let save = Save {
             role,
             tenant: self.seats[at].tenant,
-            tokens: session.tokens()[..rows.end as usize].to_vec(),
+            tokens: session.tokens()[..rows.end as usize].into(),
             logits: logits.to_vec(),
             from: rows.start,
             state,

@@ -234,6 +234,36 @@ fn a_turn_without_what_was_drawn_goes_on_from_its_question() {
     }
 }
 
+#[test]
+fn a_state_still_on_its_way_to_the_disk_is_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let faults = KvFaults::new(|op| {
+        if op == KvOp::Sync {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        None
+    });
+    let kv = KvStoreConfig { turn_tokens: 0, cold_max_tokens: 0, faults, ..config(dir.path()) };
+    let (engine, _) = over(Fake::new(Limits { slots: 1, ..LIMITS }), kv);
+    let (_, (said, _)) = say(&engine, &ids(60, 0), |_| {});
+    say(&engine, &ids(60, 1), |_| {});
+    let (out, _) = say(&engine, &[&ids(60, 0)[..], &said].concat(), |_| {});
+    assert_eq!((out.usage().source, out.usage().cached), (Source::Disk, 65));
+}
+
+#[test]
+fn a_conversation_that_scoring_displaces_is_kept_and_what_was_scored_is_not() {
+    let dir = TempDir::new().unwrap();
+    let kv = KvStoreConfig { turn_tokens: 0, cold_max_tokens: 0, continued_interval: 0, ..config(dir.path()) };
+    let (engine, _) = over(Fake::new(Limits { slots: 1, ..LIMITS }), kv);
+    say(&engine, &ids(60, 0), |_| {});
+    engine.next_logits(ids(200, 1)).unwrap();
+    let report = engine.shutdown(Duration::from_secs(20));
+    assert_eq!((report.saved, report.unsaved), (0, 0));
+    let ends: Vec<u32> = kv_list(dir.path()).unwrap().iter().filter(|o| o.role.is_some()).map(|o| o.end).collect();
+    assert_eq!(ends, [59, 65], "its last question and its end");
+}
+
 /// A directory with one checkpoint of one segment each, and its prompt.
 fn small(kv: &KvStoreConfig) -> Vec<u32> {
     let prompt = ids(36, 0);
