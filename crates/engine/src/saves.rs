@@ -1,6 +1,7 @@
 //! When a sequence is saved (server.md 12.6): positions on its way, and what its end is worth. Pure; the copying is the
 //! scheduler's, the writing the store's.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -19,13 +20,22 @@ pub(crate) struct Trail {
     turn_start: u32,
     /// Length at which the beginning of a new prompt is saved; 0 for none.
     cold: u32,
+    /// Tokens of the present turn's prompt.
+    prompt: u32,
+    /// No conversation: not worth saving.
+    scratch: bool,
 }
 
 impl Trail {
-    /// A turn begins: `cached` tokens of the prompt are there.
-    pub(crate) fn begin(&mut self, config: &KvStoreConfig, cached: u32, anchor: Option<u32>) {
+    /// Of a sequence that nobody will go on with, such as one that was scored.
+    pub(crate) fn scratch() -> Self {
+        Trail { scratch: true, ..Trail::default() }
+    }
+
+    /// A turn begins: `cached` tokens of a prompt of `prompt` are there.
+    pub(crate) fn begin(&mut self, config: &KvStoreConfig, cached: u32, prompt: u32, anchor: Option<u32>) {
         self.cut(config, cached);
-        self.turn_start = cached;
+        (self.turn_start, self.prompt, self.scratch) = (cached, prompt, false);
         self.cold = anchor.filter(|&at| at > cached).unwrap_or(0);
     }
 
@@ -62,7 +72,7 @@ impl Trail {
 
     /// Whether a sequence of `len` tokens is worth a save that it does not have.
     pub(crate) fn wants(&self, config: &KvStoreConfig, len: u32) -> bool {
-        !config.readonly && len >= config.min_tokens.max(1) && len != self.saved
+        !config.readonly && !self.scratch && len >= config.min_tokens.max(1) && len != self.saved
     }
 
     /// How many tokens to prefill from `pos` at most, so that no step passes a length that is to be saved.
@@ -81,6 +91,12 @@ impl Trail {
         } else {
             None
         }
+    }
+
+    /// Lengths between which a rewind point of a finished turn is worth its own tail: what is drawn next to the prompt may
+    /// not come back in the next one, as reasoning does not.
+    pub(crate) fn question(&self, config: &KvStoreConfig) -> RangeInclusive<u32> {
+        config.min_tokens.max(self.turn_start + 1)..=self.prompt
     }
 
     /// Whether a turn that ended at `len` was long enough.
@@ -140,7 +156,7 @@ mod tests {
     fn prefill_stops_where_something_is_saved() {
         let config = config();
         let mut trail = Trail::default();
-        trail.begin(&config, 0, Some(900));
+        trail.begin(&config, 0, 5000, Some(900));
         assert_eq!((trail.until_stop(&config, 0), trail.until_stop(&config, 900)), (900, 9340));
         assert_eq!(trail.until_stop(&config, 10_240), 10_240);
         let roles = [900, 901, 10_240].map(|len| trail.on_the_way(&config, len));

@@ -208,7 +208,7 @@ impl Scheduler {
                 let measured = at.and_then(|at| {
                     let seat = &mut self.seats[at];
                     seat.give_to(0);
-                    seat.trail = Trail::default();
+                    seat.trail = Trail::scratch();
                     seat.used = self.step;
                     seat.session.draft_agreement(self.model.as_mut(), &request)
                 });
@@ -318,11 +318,13 @@ impl Scheduler {
     }
 
     fn start_scoring(&mut self, at: usize, request: ScoreRequest, events: Sink<ScoreEvent>) -> Result<()> {
-        let seat = &mut self.seats[at];
         let (tokens, scoring) = Scoring::new(request, events);
         let before = &tokens[..scoring.first_row() as usize];
+        let shared = if self.seats[at].tenant == 0 { self.seats[at].session.common_prefix(before) } else { 0 };
+        self.keep_what_goes(at, shared);
+        let seat = &mut self.seats[at];
         seat.give_to(0);
-        seat.trail = Trail::default();
+        seat.trail = Trail::scratch();
         let keep = seat.session.common_prefix(before);
         match seat.session.rewind_near(self.model.as_mut(), keep) {
             Ok(_) => {

@@ -9,7 +9,7 @@
 //! the start of the sequence serves. Too many or too large checkpoints are thinned: the newest stays, and of the others
 //! those go first whose neighbours are close compared with their age, which leaves them ever sparser towards the past.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use ds4_model::{Batch, LogitRows, Model, SlotId, Span};
 
@@ -107,6 +107,12 @@ impl Session {
     /// Positions of the rewind points, ascending.
     pub fn checkpoints(&self) -> impl Iterator<Item = u32> + '_ {
         self.checkpoints.iter().map(|c| c.pos)
+    }
+
+    /// The last rewind point in a range of positions, with its window and frontiers.
+    pub(crate) fn checkpoint_in(&self, range: RangeInclusive<u32>) -> Option<(u32, &[u8])> {
+        let found = self.checkpoints.iter().rev().find(|c| range.contains(&c.pos));
+        found.map(|c| (c.pos, &c.tail[..]))
     }
 
     /// Bytes of the rewind points.

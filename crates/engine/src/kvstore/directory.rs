@@ -42,13 +42,15 @@ pub(crate) struct Save {
     pub(crate) role: KvRole,
     pub(crate) tenant: u64,
     /// All tokens before its end.
-    pub(crate) tokens: Vec<u32>,
+    pub(crate) tokens: Arc<[u32]>,
     /// After the last one; empty if they are not known.
     pub(crate) logits: Vec<f32>,
     /// Rows of tokens before this are believed to be there.
     pub(crate) from: u32,
     /// What the model saved for tokens from there to the end.
     pub(crate) state: Vec<u8>,
+    /// Window and frontiers, if they are not those in `state`: its end is not where the sequence is.
+    pub(crate) tail: Option<Vec<u8>>,
     /// What that consists of.
     pub(crate) parts: Vec<Part>,
     /// Set to 0 if rows are missing after all.
@@ -275,7 +277,8 @@ impl Directory {
         let n = save.tokens.len() as u32;
         let range = save.from..n;
         let all: Vec<Range<u32>> = ranges(save.from, n, self.config.step()).collect();
-        let (tail, mut rows) = split(&save.state, &save.parts, &range, &all).ok_or(io::ErrorKind::InvalidData)?;
+        let (live, mut rows) = split(&save.state, &save.parts, &range, &all).ok_or(io::ErrorKind::InvalidData)?;
+        let tail = save.tail.as_ref().unwrap_or(&live);
         // Those that are there already come first.
         let rows = rows.split_off(rows.len() - plan.missing.len());
         let ids: usize = plan.missing.iter().map(|missing| 4 * missing.range.len() + HEADER).sum();
@@ -305,7 +308,8 @@ impl Directory {
         if !plan.missing.is_empty() {
             self.disk.sync_dir()?;
         }
-        let payload = [save.logits.iter().flat_map(|z| z.to_le_bytes()).collect(), tail].concat();
+        let mut payload: Vec<u8> = save.logits.iter().flat_map(|z| z.to_le_bytes()).collect();
+        payload.extend_from_slice(tail);
         let last = plan.missing.last().map(|missing| missing.key).or(plan.there.last().copied());
         let header = Header {
             role: Some(save.role),

@@ -2,10 +2,10 @@
 //!
 //! Worth of a checkpoint: expected reuse, times the tokens it saves beyond the next shorter checkpoint of its chain, by the bytes
 //! that only it needs. Reuse is what its role promises plus its hits, which fade with a half-life of 6 hours, of 7 days for
-//! beginnings. A regular point that a longer checkpoint has passed is worth a tenth: of the points of one long prompt the
-//! longest stays, and the ends of turns.
+//! beginnings. A regular point that a longer checkpoint has passed is worth next to nothing: of the points of one long
+//! prompt the longest stays, and the ends of turns.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::format::{Header, KvRole};
 use super::index::{Index, Tail};
@@ -25,7 +25,7 @@ pub(crate) struct Newcomer<'a> {
 /// The checkpoints that have to go so that `need` bytes come free, least worth first; nothing if that would cost a
 /// protected one, or one worth more than the newcomer.
 pub(crate) fn choose(index: &Index, need: u64, newcomer: Option<Newcomer<'_>>, now: u64) -> Option<Vec<Key>> {
-    let mut field = Field::new(index, newcomer.map_or(&[][..], |n| n.chain));
+    let mut field = Field::new(index, newcomer.as_ref());
     let limit = newcomer.map_or(f64::INFINITY, |n| field.worth_of(&n));
     let mut out = Vec::new();
     let mut freed = 0;
@@ -50,20 +50,38 @@ struct Field<'a> {
     index: &'a Index,
     alive: Vec<&'a Tail>,
     refs: HashMap<Key, usize>,
-    kept: HashSet<Key>,
+    /// Checkpoints by the last segment of their chain.
+    ends: HashMap<Key, Vec<&'a Tail>>,
+    /// Length of the longest checkpoint in whose chain a segment is.
+    longest: HashMap<Key, u32>,
 }
 
 impl<'a> Field<'a> {
-    fn new(index: &'a Index, kept: &[Key]) -> Self {
-        let alive: Vec<&Tail> = index.tails().filter(|tail| !index.is_pinned(tail.header.key)).collect();
-        let chains = alive.iter().flat_map(|tail| index.chain(tail.header.parent));
-        let refs = chains.map(|segment| (segment.header.key, segment.refs)).collect();
-        Field { index, alive, refs, kept: kept.iter().copied().collect() }
+    fn new(index: &'a Index, newcomer: Option<&Newcomer<'_>>) -> Self {
+        let mut field =
+            Field { index, alive: Vec::new(), refs: HashMap::new(), ends: HashMap::new(), longest: HashMap::new() };
+        for tail in index.tails() {
+            if !index.is_pinned(tail.header.key) {
+                field.alive.push(tail);
+            }
+            field.ends.entry(tail.header.parent).or_default().push(tail);
+            for segment in index.chain(tail.header.parent) {
+                field.refs.insert(segment.header.key, segment.refs);
+                field.passes(segment.header.key, tail.header.end);
+            }
+        }
+        newcomer.into_iter().for_each(|n| n.chain.iter().for_each(|&key| field.passes(key, n.tokens)));
+        field
     }
 
-    /// Bytes that go with a checkpoint.
+    fn passes(&mut self, segment: Key, end: u32) {
+        let longest = self.longest.entry(segment).or_default();
+        *longest = end.max(*longest);
+    }
+
+    /// Bytes that go with a checkpoint. What the newcomer needs is held, and so never needed by one alone.
     fn unique(&self, tail: &Tail) -> u64 {
-        let alone = |header: &&Header| self.refs.get(&header.key) == Some(&1) && !self.kept.contains(&header.key);
+        let alone = |header: &&Header| self.refs.get(&header.key) == Some(&1);
         let segments = self.index.chain(tail.header.parent).map(|segment| &segment.header).filter(alone);
         tail.header.file_bytes() + segments.map(Header::file_bytes).sum::<u64>()
     }
@@ -73,37 +91,23 @@ impl<'a> Field<'a> {
         let age = now.saturating_sub(tail.used) as f64;
         let half_life = if role == KvRole::Cold { 7.0 * 24.0 * 3600.0 } else { 6.0 * 3600.0 };
         let mut reuse = prior(role) + tail.hits * (-age / half_life).exp2();
-        if role == KvRole::Continued && self.is_passed(tail) {
-            reuse *= 0.1;
-        }
         let header = &tail.header;
+        if role == KvRole::Continued && self.longest.get(&header.parent).is_some_and(|&end| end > header.end) {
+            reuse *= 0.001;
+        }
         let before = self.reach(self.index.chain(header.parent).map(|s| s.header.key), Some(header.key));
-        reuse * f64::from(header.end - before) / self.unique(tail) as f64
+        reuse * f64::from(header.end.saturating_sub(before)) / self.unique(tail) as f64
     }
 
     fn worth_of(&self, newcomer: &Newcomer<'_>) -> f64 {
-        let before = self.reach(newcomer.chain.iter().copied(), None).min(newcomer.tokens);
-        prior(newcomer.role) * f64::from(newcomer.tokens - before) / newcomer.bytes.max(1) as f64
+        let before = self.reach(newcomer.chain.iter().copied(), None);
+        prior(newcomer.role) * f64::from(newcomer.tokens.saturating_sub(before)) / newcomer.bytes.max(1) as f64
     }
 
     /// Tokens of the longest other checkpoint at the end of one of these segments.
     fn reach(&self, chain: impl Iterator<Item = Key>, but: Option<Key>) -> u32 {
-        let ends: HashSet<Key> = chain.collect();
-        let others = self.index.tails().filter(|t| Some(t.header.key) != but && ends.contains(&t.header.parent));
-        others.map(|t| t.header.end).max().unwrap_or(0)
-    }
-
-    /// A longer checkpoint builds on all of this one's segments.
-    fn is_passed(&self, tail: &Tail) -> bool {
-        let last = tail.header.parent;
-        let longer = |other: &&Tail| other.header.end > tail.header.end;
-        self.kept.contains(&last)
-            || self
-                .alive
-                .iter()
-                .copied()
-                .filter(longer)
-                .any(|other| self.index.chain(other.header.parent).any(|segment| segment.header.key == last))
+        let others = chain.filter_map(|key| self.ends.get(&key)).flatten();
+        others.filter(|tail| Some(tail.header.key) != but).map(|tail| tail.header.end).max().unwrap_or(0)
     }
 
     /// Thinks a checkpoint away; returns what that frees.
@@ -115,6 +119,9 @@ impl<'a> Field<'a> {
             }
         }
         self.alive.retain(|other| other.header.key != tail.header.key);
+        if let Some(tails) = self.ends.get_mut(&tail.header.parent) {
+            tails.retain(|other| other.header.key != tail.header.key);
+        }
         freed
     }
 }
@@ -128,3 +135,6 @@ fn prior(role: KvRole) -> f64 {
         KvRole::Continued => 0.5,
     }
 }
+
+#[cfg(test)]
+mod tests;

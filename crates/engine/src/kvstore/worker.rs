@@ -1,10 +1,11 @@
 //! The two threads that touch the disk, and the engine's end of them. The engine hands over and goes on: a save that finds
 //! the writer too busy is dropped, a lookup answers when it is done.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ impl Drop for Answer {
 
 enum Writing {
     Save(Box<Save>),
+    /// A lookup that one of the saves before it may answer.
+    Fetch(Fetch),
     /// Answered when everything before it is done.
     Flush(Sender<()>),
 }
@@ -76,10 +79,25 @@ enum Reading {
 struct Load {
     /// Bytes of states handed over and not written yet.
     bytes: AtomicU64,
+    /// Whose sequences they are, oldest first.
+    sequences: Mutex<VecDeque<(u64, Arc<[u32]>)>>,
     /// No throttle any more.
     hurry: AtomicBool,
     /// Out of time: give up.
     abort: AtomicBool,
+}
+
+impl Load {
+    fn sequences(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<[u32]>)>> {
+        self.sequences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a save under way is of a beginning that the lookup would like.
+    fn has_beginning(&self, fetch: &Fetch) -> bool {
+        self.sequences().iter().any(|(tenant, tokens)| {
+            *tenant == fetch.tenant && tokens.len() > fetch.over as usize && fetch.tokens.starts_with(tokens)
+        })
+    }
 }
 
 impl KvStore {
@@ -95,7 +113,13 @@ impl KvStore {
         } else {
             let (writer, writings) = mpsc::sync_channel(QUEUE);
             let counters = Arc::clone(&counters);
-            let writer_of = Writer { directory: Arc::clone(&directory), counters, load: Arc::clone(&load), free: None };
+            let writer_of = Writer {
+                directory: Arc::clone(&directory),
+                counters,
+                load: Arc::clone(&load),
+                reader: reader.clone(),
+                free: None,
+            };
             let rate = u64::from(config.write_mbps) << 20;
             threads.push(spawn("ds4-kv-writer", move || writer_of.run(&writings, rate))?);
             Some(writer)
@@ -111,10 +135,16 @@ impl KvStore {
         &self.counters
     }
 
-    /// Looks a prompt up in the background.
-    pub(crate) fn fetch(&self, fetch: Fetch) {
+    /// Looks a prompt up in the background; behind the saves under way, if one of them is of its beginning.
+    pub(crate) fn fetch(&self, mut fetch: Fetch) {
+        if let (Some(writer), true) = (&self.writer, self.load.has_beginning(&fetch)) {
+            match writer.try_send(Writing::Fetch(fetch)) {
+                Err(TrySendError::Full(Writing::Fetch(back))) => fetch = back,
+                // A thread that is gone answers with the drop of the answer.
+                _ => return,
+            }
+        }
         if let Some(reader) = &self.reader {
-            // A thread that is gone answers too: with the drop of the answer.
             let _ = reader.send(Reading::Fetch(fetch));
         }
     }
@@ -144,6 +174,7 @@ impl KvStore {
         let until = Instant::now() + patience;
         self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.counters.pending.add(1);
+        self.load.sequences().push_back((save.tenant, Arc::clone(&save.tokens)));
         let mut writing = Writing::Save(Box::new(save));
         loop {
             match writer.try_send(writing) {
@@ -154,6 +185,8 @@ impl KvStore {
                         save.forget_rows();
                     }
                     self.load.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    // The newest is this one: only the engine adds.
+                    self.load.sequences().pop_back();
                     self.counters.pending.sub(1);
                     self.counters.queue_full.add(1);
                     return false;
@@ -217,6 +250,7 @@ struct Writer {
     directory: Arc<Directory>,
     counters: Arc<Counters>,
     load: Arc<Load>,
+    reader: Sender<Reading>,
     /// When the next bytes may be written.
     free: Option<Instant>,
 }
@@ -228,8 +262,11 @@ impl Writer {
                 Writing::Save(save) => {
                     self.save(&save, rate);
                     self.load.bytes.fetch_sub(save.state.len() as u64, Ordering::Relaxed);
+                    self.load.sequences().pop_front();
                     self.counters.pending.sub(1);
                 }
+                // A reader that is gone answers with the drop of the answer.
+                Writing::Fetch(fetch) => drop(self.reader.send(Reading::Fetch(fetch))),
                 // Whoever asked may have run out of patience.
                 Writing::Flush(done) => drop(done.send(())),
             }
@@ -237,7 +274,7 @@ impl Writer {
     }
 
     fn save(&mut self, save: &Save, rate: u64) {
-        let Writer { directory, counters, load, free } = self;
+        let Writer { directory, counters, load, free, .. } = self;
         let outcome = directory.store(save, &mut |bytes| pace(load, free, bytes as u64, rate));
         match &outcome {
             Ok(Outcome::Written) => counters.writes.add(1),

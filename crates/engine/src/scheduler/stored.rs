@@ -1,6 +1,7 @@
 //! The scheduler's dealings with the store: looking a waiting prompt up, putting what was found into a slot, handing states
 //! over. Nothing here waits for a disk, except at the end.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Entry, Message, Scheduler, Seat, Stored, Waiting, fatal};
@@ -69,8 +70,19 @@ impl Scheduler {
     ) -> Result<(u32, Source)> {
         let (prompt, tenant) = (&request.prompt, request.tenant);
         let kept = self.seats[at].reusable(prompt, tenant, self.limits.rewind);
+        let found = image.is_some();
         let image = image.filter(|image| image.tokens > kept);
-        self.keep_what_goes(at, if image.is_some() { 0 } else { kept });
+        if let (true, None, Some(kv)) = (found, &image, &self.kv) {
+            kv.counters().live.add(1);
+        }
+        let stays = match &image {
+            Some(image) if self.seats[at].tenant == tenant => {
+                self.seats[at].session.common_prefix(&prompt[..image.tokens as usize])
+            }
+            Some(_) => 0,
+            None => kept,
+        };
+        self.keep_what_goes(at, stays);
         self.seats[at].give_to(tenant);
         let (mut cached, mut source) = (0, Source::None);
         if let Some(image) = image
@@ -85,7 +97,8 @@ impl Scheduler {
         }
         if let Some(kv) = &self.kv {
             let special = self.tokenizer.special();
-            seat.trail.begin(kv.config(), cached, anchor(kv.config(), prompt, special.user, special.assistant));
+            let anchor = anchor(kv.config(), prompt, special.user, special.assistant);
+            seat.trail.begin(kv.config(), cached, prompt.len() as u32, anchor);
         }
         Ok((cached, source))
     }
@@ -114,11 +127,18 @@ impl Scheduler {
     }
 
     /// Saves the end of an idle sequence of which only `kept` tokens stay.
-    fn keep_what_goes(&mut self, at: usize, kept: u32) {
+    pub(super) fn keep_what_goes(&mut self, at: usize, kept: u32) {
         let Some(kv) = &self.kv else { return };
         if self.seats[at].session.position().saturating_sub(kept) >= kv.config().min_tokens {
-            self.save(at, KvRole::Evict, Duration::ZERO);
+            self.save_turn(at, KvRole::Evict, Duration::ZERO);
         }
+    }
+
+    /// Saves a sequence at its end and at its last question.
+    fn save_turn(&mut self, at: usize, role: KvRole, patience: Duration) -> bool {
+        let lost = self.save(at, role, patience);
+        self.save_question(at, role, patience);
+        lost
     }
 
     /// After a step: saves a seat that reached a length to be saved, or whose turn ended and was long. Then what the store
@@ -131,9 +151,11 @@ impl Scheduler {
         }
         let len = seat.session.position();
         let ended = seat.job.is_none() && seat.trail.was_long_turn(kv.config(), len);
-        let role = seat.trail.on_the_way(kv.config(), len).or(ended.then_some(KvRole::Turn));
-        if let Some(role) = role {
+        if let Some(role) = seat.trail.on_the_way(kv.config(), len) {
             self.save(at, role, Duration::ZERO);
+        }
+        if ended {
+            self.save_turn(at, KvRole::Turn, Duration::ZERO);
         }
     }
 
@@ -146,28 +168,62 @@ impl Scheduler {
         if !seat.trail.wants(kv.config(), n) {
             return false;
         }
-        let (slot, from) = (seat.session.slot(), seat.trail.on_disk());
-        let bytes = self.model.state_bytes(from..n);
+        let from = seat.trail.on_disk();
+        let lost = !self.hand_over(at, role, from..n, None, patience);
+        if let (false, Some(kv)) = (lost, &self.kv) {
+            self.seats[at].trail.handed_over(kv.config(), n);
+        }
+        lost
+    }
+
+    /// Saves the rewind point of a finished turn's prompt, if there is one: its rows are still in the slot.
+    fn save_question(&mut self, at: usize, role: KvRole, patience: Duration) {
+        let Some(kv) = &self.kv else { return };
+        let seat = &self.seats[at];
+        let Some((pos, tail)) = seat.session.checkpoint_in(seat.trail.question(kv.config())) else { return };
+        if !seat.trail.wants(kv.config(), pos) || pos == seat.session.position() {
+            return;
+        }
+        let step = kv.config().step();
+        let (from, tail) = (seat.trail.on_disk().min(pos / step * step), tail.to_vec());
+        self.hand_over(at, role, from..pos, Some(tail), patience);
+    }
+
+    /// Copies the state of the first `rows.end` tokens out of the model and gives it to the writer. Says whether it was taken.
+    fn hand_over(
+        &mut self,
+        at: usize,
+        role: KvRole,
+        rows: Range<u32>,
+        tail: Option<Vec<u8>>,
+        patience: Duration,
+    ) -> bool {
+        let Some(kv) = &self.kv else { return false };
+        let session = &self.seats[at].session;
+        let bytes = self.model.state_bytes(rows.clone());
         if patience.is_zero() && !kv.takes(bytes) {
-            return true;
+            return false;
         }
         let mut state = Vec::new();
-        if state.try_reserve_exact(bytes as usize).is_err() || self.model.save(slot, from..n, &mut state).is_err() {
+        if state.try_reserve_exact(bytes as usize).is_err()
+            || self.model.save(session.slot(), rows.clone(), &mut state).is_err()
+        {
             kv.counters().failed_writes.add(1);
-            return true;
+            return false;
         }
+        let logits = if tail.is_none() { session.logits().unwrap_or_default() } else { &[] };
         let save = Save {
             role,
-            tenant: seat.tenant,
-            tokens: seat.session.tokens().to_vec(),
-            logits: seat.session.logits().unwrap_or_default().to_vec(),
-            from,
+            tenant: self.seats[at].tenant,
+            tokens: session.tokens()[..rows.end as usize].into(),
+            logits: logits.to_vec(),
+            from: rows.start,
             state,
-            parts: self.model.parts(n),
-            on_disk: seat.trail.share(),
+            tail,
+            parts: self.model.parts(rows.end),
+            on_disk: self.seats[at].trail.share(),
         };
-        seat.trail.handed_over(kv.config(), n);
-        !kv.save(save, patience)
+        kv.save(save, patience)
     }
 
     /// Saves every sequence and waits for the disk until `until`.
@@ -185,7 +241,7 @@ impl Scheduler {
                 seat.trail.cut(kv.config(), 0);
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.save(at, KvRole::Shutdown, left) {
+            if left.is_zero() || self.save_turn(at, KvRole::Shutdown, left) {
                 report.unsaved += 1;
             } else {
                 report.saved += 1;

@@ -101,11 +101,11 @@ fn rounds(rounds: u32) {
 
 #[test]
 fn a_killed_process_loses_its_newest_save_at_most() {
-    rounds(12);
+    rounds(40);
 }
 
 #[test]
-#[ignore = "takes a minute or two"]
+#[ignore = "many processes"]
 fn two_hundred_killed_processes_lose_their_newest_save_at_most() {
     rounds(200);
 }

@@ -169,7 +169,7 @@ fn a_stored_beginning_serves_every_prompt_that_has_it_and_grows_by_what_is_new()
     assert!(out.usage().cached >= 96);
     let longer = [&base[..], &ids(150, 3)].concat();
     let (out, _) = say(&engine, &longer, |_| {});
-    assert_eq!((out.usage().source, out.usage().cached), (Source::Disk, 128));
+    assert_eq!((out.usage().source, out.usage().cached), (Source::Disk, 139), "all but the last token of its question");
     engine.shutdown(Duration::from_secs(20));
     assert_eq!(kv_verify(dir.path()).unwrap(), []);
     let starts: Vec<u32> = kv_list(dir.path()).unwrap().iter().filter(|o| o.role.is_none()).map(|o| o.start).collect();
@@ -209,6 +209,59 @@ fn an_idle_sequence_that_loses_its_slot_is_kept() {
     let (out, _) = say(&engine, &again, |_| {});
     assert_eq!((out.usage().source, out.usage().cached), (Source::Disk, 65));
     assert!(kv_list(dir.path()).unwrap().iter().any(|object| object.role == Some(KvRole::Evict)));
+}
+
+#[test]
+fn a_turn_without_what_was_drawn_goes_on_from_its_question() {
+    let dir = TempDir::new().unwrap();
+    let kv = || KvStoreConfig { turn_tokens: 0, ..config(dir.path()) };
+    for name in ["tiny-a.gguf", "tiny-b.gguf"] {
+        let limits = Limits { context: 512, slots: 1, max_rows: 48, rewind: 4 };
+        let engine = |kv: Option<KvStoreConfig>| {
+            let model = load(&tiny(name), limits, Options::default()).unwrap();
+            EngineHandle::start(model, Arc::clone(&TOKENIZER), EngineConfig { kv, ..EngineConfig::default() }).unwrap()
+        };
+        let first = engine(Some(kv()));
+        let prompt = ids(171, 0);
+        say(&first, &prompt, |r| r.max_tokens = 40);
+        assert!(first.shutdown(Duration::from_secs(20)).complete);
+        let second = engine(Some(kv()));
+        let next = [&prompt[..170], &ids(20, 4)].concat();
+        let (out, said) = say(&second, &next, |_| {});
+        assert_eq!((out.usage().source, out.usage().cached), (Source::Disk, 170), "all but the prompt's last token");
+        assert_eq!(said, say(&engine(None), &next, |_| {}).1);
+        second.stop();
+    }
+}
+
+#[test]
+fn a_state_still_on_its_way_to_the_disk_is_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let faults = KvFaults::new(|op| {
+        if op == KvOp::Sync {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        None
+    });
+    let kv = KvStoreConfig { turn_tokens: 0, cold_max_tokens: 0, faults, ..config(dir.path()) };
+    let (engine, _) = over(Fake::new(Limits { slots: 1, ..LIMITS }), kv);
+    let (_, (said, _)) = say(&engine, &ids(60, 0), |_| {});
+    say(&engine, &ids(60, 1), |_| {});
+    let (out, _) = say(&engine, &[&ids(60, 0)[..], &said].concat(), |_| {});
+    assert_eq!((out.usage().source, out.usage().cached), (Source::Disk, 65));
+}
+
+#[test]
+fn a_conversation_that_scoring_displaces_is_kept_and_what_was_scored_is_not() {
+    let dir = TempDir::new().unwrap();
+    let kv = KvStoreConfig { turn_tokens: 0, cold_max_tokens: 0, continued_interval: 0, ..config(dir.path()) };
+    let (engine, _) = over(Fake::new(Limits { slots: 1, ..LIMITS }), kv);
+    say(&engine, &ids(60, 0), |_| {});
+    engine.next_logits(ids(200, 1)).unwrap();
+    let report = engine.shutdown(Duration::from_secs(20));
+    assert_eq!((report.saved, report.unsaved), (0, 0));
+    let ends: Vec<u32> = kv_list(dir.path()).unwrap().iter().filter(|o| o.role.is_some()).map(|o| o.end).collect();
+    assert_eq!(ends, [59, 65], "its last question and its end");
 }
 
 /// A directory with one checkpoint of one segment each, and its prompt.
