@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use ds4_cpu::Cpu;
-use ds4_engine::{EngineConfig, EngineHandle};
+use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig};
 use ds4_gguf::Gguf;
 use ds4_model::{
     Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
@@ -75,7 +75,7 @@ pub(crate) struct Loaded {
 }
 
 /// Who sits at the engine, beside what the user chooses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seats {
     /// Requests evaluated together.
     pub(crate) slots: u32,
@@ -83,13 +83,15 @@ pub(crate) struct Seats {
     pub(crate) queue: Option<usize>,
     /// Prompt rows of a step beside others that decode.
     pub(crate) prefill_quantum: Option<u32>,
+    /// Where states are kept that outlive their slot.
+    pub(crate) kv: Option<KvStoreConfig>,
     /// Attend to rows drawn at random with this seed instead of those the indexer selects (measurements only).
     pub(crate) random_selection: Option<u64>,
 }
 
 impl Default for Seats {
     fn default() -> Self {
-        Self { slots: 1, queue: None, prefill_quantum: None, random_selection: None }
+        Self { slots: 1, queue: None, prefill_quantum: None, kv: None, random_selection: None }
     }
 }
 
@@ -115,6 +117,7 @@ impl Loaded {
         let config = EngineConfig {
             queue: seats.queue.unwrap_or(default.queue.max(2 * seats.slots as usize)),
             prefill_quantum: seats.prefill_quantum.unwrap_or(default.prefill_quantum),
+            kv: seats.kv,
             ..default
         };
         let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;

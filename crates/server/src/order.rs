@@ -1,7 +1,7 @@
 //! What every API's request becomes, and the fields that all of them share (server.md 5). The three API modules fill in the
 //! messages; nothing behind this type knows which API was called.
 
-use ds4_engine::{ReplyBudget, SamplingParams};
+use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
@@ -43,6 +43,8 @@ pub(crate) struct Order {
     pub(crate) tenant: String,
     /// What was accepted but is not honoured, for the header `x-ds4-warning`.
     pub(crate) warnings: Vec<String>,
+    /// The compiled form of `format`, `tools` and `choice`, once it is known.
+    pub(crate) constraint: Option<Box<dyn Constraint>>,
 }
 
 /// Where the prompt comes from.
@@ -145,6 +147,7 @@ impl Order {
             timings: body.flag("timings")?.unwrap_or(false),
             tenant: String::new(),
             warnings: Vec::new(),
+            constraint: None,
         })
     }
 
