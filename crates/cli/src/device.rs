@@ -79,13 +79,17 @@ pub(crate) struct Loaded {
 pub(crate) struct Seats {
     /// Requests evaluated together.
     pub(crate) slots: u32,
+    /// Requests that may wait for a slot.
+    pub(crate) queue: Option<usize>,
+    /// Prompt rows of a step beside others that decode.
+    pub(crate) prefill_quantum: Option<u32>,
     /// Attend to rows drawn at random with this seed instead of those the indexer selects (measurements only).
     pub(crate) random_selection: Option<u64>,
 }
 
 impl Default for Seats {
     fn default() -> Self {
-        Self { slots: 1, random_selection: None }
+        Self { slots: 1, queue: None, prefill_quantum: None, random_selection: None }
     }
 }
 
@@ -108,7 +112,11 @@ impl Loaded {
             Backend::Stub(script) => stub(&file, limits, script.as_deref())?,
         };
         let default = EngineConfig::default();
-        let config = EngineConfig { queue: default.queue.max(2 * seats.slots as usize), ..default };
+        let config = EngineConfig {
+            queue: seats.queue.unwrap_or(default.queue.max(2 * seats.slots as usize)),
+            prefill_quantum: seats.prefill_quantum.unwrap_or(default.prefill_quantum),
+            ..default
+        };
         let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
         Ok(Self { file, engine })
     }
@@ -154,6 +162,22 @@ fn stub(file: &ModelFile, limits: Limits, script: Option<&Path>) -> anyhow::Resu
         None => Script::default(),
     };
     Ok(Box::new(ScriptedModel::new(file.shape.clone(), limits, Arc::clone(&file.tokenizer), script)))
+}
+
+/// The memory of so many sequences of so many tokens; a script needs none.
+pub(crate) fn planned(
+    file: &ModelFile,
+    runtime: &Runtime,
+    context: u32,
+    slots: u32,
+) -> anyhow::Result<Option<MemoryPlan>> {
+    if runtime.backend != Backend::Cpu {
+        return Ok(None);
+    }
+    let limits = Limits { slots, context, ..limits(&file.shape, runtime)? };
+    let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
+    let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
+    plan(&file.gguf, draft.as_ref(), limits, precision).map(Some)
 }
 
 fn limits(shape: &Shape, runtime: &Runtime) -> anyhow::Result<Limits> {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{App, fresh_id};
 use crate::error::{ApiError, Family, Result};
-use crate::{anthropic, fields, openai, reply};
+use crate::{anthropic, fields, openai, reply, responses};
 
 /// All routes, with what surrounds them.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -22,6 +22,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/completions", post(completions))
         .route("/v1/messages", post(messages))
         .route("/v1/messages/count_tokens", post(count_tokens))
+        .merge(stored_responses())
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/health", get(health))
@@ -74,6 +75,46 @@ async fn messages(State(app): State<Arc<App>>, request: Request) -> Response<Bod
 async fn count_tokens(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     answer(body(&app, request).await.and_then(|body| anthropic::count_tokens(&app, &body)))
 }
+
+fn stored_responses() -> Router<Arc<App>> {
+    type Id = Path<String>;
+    type Shared = State<Arc<App>>;
+    Router::new()
+        .route(
+            "/v1/responses",
+            post(|State(app): Shared, request: Request| async move {
+                answer(match body(&app, request).await {
+                    Ok(body) => responses::handle(app, body).await,
+                    Err(error) => Err(error),
+                })
+            }),
+        )
+        .route(
+            "/v1/responses/input_tokens",
+            post(|State(app): Shared, request: Request| async move {
+                answer(body(&app, request).await.and_then(|body| responses::input_tokens(&app, &body)))
+            }),
+        )
+        .route("/v1/responses/compact", post(async || answer(Err(responses::compact()))))
+        .route(
+            "/v1/responses/{id}",
+            get(|State(app): Shared, Path(id): Id| async move { answer(responses::get(&app, TENANT, &id)) })
+                .delete(|State(app): Shared, Path(id): Id| async move { answer(responses::delete(&app, TENANT, &id)) }),
+        )
+        .route(
+            "/v1/responses/{id}/cancel",
+            post(|State(app): Shared, Path(id): Id| async move { answer(responses::cancel(&app, TENANT, &id)) }),
+        )
+        .route(
+            "/v1/responses/{id}/input_items",
+            get(|State(app): Shared, Path(id): Id, uri: Uri| async move {
+                answer(responses::input_items(&app, TENANT, &id, uri.query().unwrap_or_default()))
+            }),
+        )
+}
+
+/// Everyone, as long as keys do not tell clients apart.
+const TENANT: &str = "";
 
 async fn models(State(app): State<Arc<App>>) -> Response<Body> {
     reply::json(&openai::models::list(&app))
@@ -161,7 +202,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// The shape of errors: by path, or by the header that only one family sends.
-fn family(request: &Request) -> Family {
+pub(crate) fn family(request: &Request) -> Family {
     let path = request.uri().path();
     let messages = path.starts_with("/v1/messages") || path.starts_with("/messages");
     if messages || request.headers().contains_key("anthropic-version") { Family::Anthropic } else { Family::OpenAi }

@@ -23,7 +23,8 @@ pub(crate) fn read(body: &Map<String, Value>, app: &App) -> Result<Order> {
     let continued = wanted && history.is_continued();
     order.source = Source::Chat { messages: history.into_messages(), continued };
     order.tools = tools(&body)?;
-    order.choice = choice(&body, &order.tools)?;
+    order.choice = read_choice(&body)?;
+    check_choice(&order.choice, &order.tools)?;
     order.parallel = body.flag("parallel_tool_calls")?.unwrap_or(true);
     order.format = format(&body)?;
     order.logprobs = logprobs(&body)?;
@@ -168,8 +169,9 @@ pub(crate) fn tool_name(tool: &Fields<'_>) -> Result<String> {
     Ok(name.to_owned())
 }
 
-fn choice(body: &Fields<'_>, tools: &[Tool]) -> Result<Choice> {
-    let choice = match body.get("tool_choice") {
+/// `tool_choice`, whatever tools there are.
+pub(crate) fn read_choice(body: &Fields<'_>) -> Result<Choice> {
+    Ok(match body.get("tool_choice") {
         None => Choice::Auto,
         Some(Value::String(word)) => match word.as_str() {
             "auto" => Choice::Auto,
@@ -179,9 +181,7 @@ fn choice(body: &Fields<'_>, tools: &[Tool]) -> Result<Choice> {
         },
         Some(Value::Object(_)) => object_choice(&body.object("tool_choice")?.expect("it is one"))?,
         Some(_) => return Err(body.wrong("tool_choice", "a string or an object")),
-    };
-    check_choice(&choice, tools)?;
-    Ok(choice)
+    })
 }
 
 /// Names that a choice speaks of have to be declared.

@@ -3,4 +3,5 @@
 
 mod grammar;
 mod messages;
+mod responses;
 mod support;

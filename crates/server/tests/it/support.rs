@@ -96,6 +96,13 @@ impl Server {
         Answer { status: parts.status, headers: parts.headers, text }
     }
 
+    /// A request whose answer is read as it comes.
+    pub(crate) async fn open(&self, path: &str, body: &Value) -> axum::body::BodyDataStream {
+        let request = Request::builder().method("POST").uri(path).header("content-type", "application/json");
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        self.0.clone().oneshot(request).await.unwrap().into_body().into_data_stream()
+    }
+
     /// A request that succeeds.
     pub(crate) async fn ask(&self, path: &str, body: &Value) -> Value {
         let answer = self.post(path, body).await;
@@ -133,7 +140,7 @@ pub(crate) fn block(calls: &[(&str, &[(&str, bool, &str)])]) -> String {
 /// A transcript in which everything that differs from run to run has one spelling.
 pub(crate) fn stable(text: &str) -> String {
     let mut out = text.to_owned();
-    for prefix in ["msg_", "toolu_", "call_", "resp_", "rs_", "fc_", "ctc_", "tsc_", "chatcmpl-", "ds4r1."] {
+    for prefix in ["msg_", "toolu_", "call_", "resp_", "rs_", "fc_", "ctc_", "tsc_", "chatcmpl-", "item_", "ds4r1."] {
         let mut done = String::new();
         let mut rest = out.as_str();
         while let Some(at) = rest.find(&format!("\"{prefix}")) {
