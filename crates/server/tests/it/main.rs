@@ -1,5 +1,8 @@
 //! The server from outside: requests to the router over a model that plays scripts, and over the miniature.
 
+mod cutting;
 mod messages;
+mod replay;
 mod responses;
+mod spoken;
 mod support;
