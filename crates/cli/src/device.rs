@@ -110,7 +110,7 @@ impl Loaded {
     ) -> anyhow::Result<Self> {
         let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
         let model = match &runtime.backend {
-            Backend::Cpu => Self::load(&file, runtime, seats, limits, quiet)?,
+            Backend::Cpu => Self::load(&file, runtime, seats.random_selection, limits, quiet)?,
             Backend::Stub(script) => stub(&file, limits, script.as_deref())?,
         };
         let default = EngineConfig::default();
@@ -128,7 +128,7 @@ impl Loaded {
     fn load(
         file: &ModelFile,
         runtime: &Runtime,
-        seats: Seats,
+        random_selection: Option<u64>,
         limits: Limits,
         quiet: bool,
     ) -> anyhow::Result<Box<dyn Model>> {
@@ -148,7 +148,7 @@ impl Loaded {
                 .flatten()
                 .for_each(|gguf| memory::warm(gguf, threads(runtime.threads)));
         }
-        match seats.random_selection {
+        match random_selection {
             Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed),
             None => load(&file.gguf, draft, limits, precision, runtime.threads),
         }

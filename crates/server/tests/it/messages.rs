@@ -20,7 +20,7 @@ fn with_tools(text: &str) -> Value {
 }
 
 /// What a stream says, as the message it would have been, checked for the order of its events.
-fn accumulated(events: &[(String, Value)]) -> Value {
+pub(crate) fn accumulated(events: &[(String, Value)]) -> Value {
     let mut message = Value::Null;
     let mut json_text = String::new();
     let (mut open, mut signed) = (None, false);
@@ -83,7 +83,7 @@ fn accumulated(events: &[(String, Value)]) -> Value {
 }
 
 /// Without what is random or depends on what was asked before.
-fn comparable(message: &Value) -> Value {
+pub(crate) fn comparable(message: &Value) -> Value {
     let mut message = message.clone();
     message["id"] = Value::Null;
     for field in ["cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation"] {
