@@ -11,6 +11,7 @@ const ALIASES: [&str; 2] = ["deepseek-chat", "deepseek-reasoner"];
 
 /// How the server listens, names its model, and treats requests (server.md 1).
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct ServerConfig {
     /// Addresses to listen on; port 0 takes a free one.
     pub addresses: Vec<SocketAddr>,

@@ -5,8 +5,9 @@
 mod blob;
 mod memory;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ds4_engine::StopReason;
 use ds4_text::{Content, Message, Role, Sampled, Tokenizer, ToolCall};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,8 +29,8 @@ pub(crate) type Chain = [u8; 32];
 pub(crate) struct Turn {
     /// Sampled before `</think>`; none if the turn did not think.
     reasoning: Option<Vec<u32>>,
-    /// Sampled behind it.
-    answer: Vec<u32>,
+    /// Sampled behind it; none if that is a block of calls that was never closed, which no history should show.
+    answer: Option<Vec<u32>>,
     /// As clients were told.
     thinking: String,
     text: String,
@@ -49,6 +50,7 @@ impl Turn {
             None if thinking => return None,
             _ => (None, ids),
         };
+        let closed = outcome.calls.is_empty() || outcome.reason == Some(StopReason::ToolCalls);
         let calls = outcome.calls.iter().map(|call| ToolCall {
             id: Some(call.id.clone()),
             name: call.name.clone(),
@@ -56,7 +58,7 @@ impl Turn {
         });
         Some(Turn {
             reasoning: reasoning.map(<[u32]>::to_vec),
-            answer: answer.to_vec(),
+            answer: closed.then(|| answer.to_vec()),
             thinking: outcome.thinking.clone(),
             text: outcome.text.clone(),
             calls: calls.collect(),
@@ -69,7 +71,7 @@ impl Turn {
     }
 
     fn bytes(&self) -> usize {
-        let ids = self.reasoning.as_ref().map_or(0, Vec::len) + self.answer.len();
+        let ids = [&self.reasoning, &self.answer].into_iter().flatten().map(Vec::len).sum::<usize>();
         let calls = self.calls.iter().map(|c| c.name.len() + c.arguments.as_str().map_or(0, str::len) + 256);
         4 * ids + self.thinking.len() + self.text.len() + calls.sum::<usize>() + 256
     }
@@ -92,7 +94,7 @@ impl Turn {
             message.reasoning.clone_from(&self.thinking);
             message.sampled.reasoning = Some(tokenizer.exact(ids));
         }
-        message.sampled.answer = Some(tokenizer.exact(&self.answer));
+        message.sampled.answer = self.answer.as_ref().map(|ids| tokenizer.exact(ids));
     }
 }
 
@@ -118,7 +120,7 @@ impl Replay {
     }
 
     /// The turn that made a call.
-    pub(crate) fn call(&self, id: &str) -> Option<Turn> {
+    pub(crate) fn call(&self, id: &str) -> Option<Arc<Turn>> {
         if self.exact { self.lock().call(id) } else { None }
     }
 

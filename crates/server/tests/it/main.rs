@@ -1,5 +1,6 @@
 //! The server from outside: requests to the router over a model that plays scripts, and over the miniature.
 
+mod chat;
 mod cutting;
 mod messages;
 mod replay;
