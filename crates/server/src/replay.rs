@@ -7,8 +7,7 @@ mod memory;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ds4_engine::StopReason;
-use ds4_text::{Content, Message, Role, Sampled, Tokenizer, ToolCall};
+use ds4_text::{Content, Message, Role, Sampled, Tokenizer, ToolCall, parse};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -29,7 +28,7 @@ pub(crate) type Chain = [u8; 32];
 pub(crate) struct Turn {
     /// Sampled before `</think>`; none if the turn did not think.
     reasoning: Option<Vec<u32>>,
-    /// Sampled behind it; none if that is a block of calls that was never closed, which no history should show.
+    /// Sampled behind it; none if that is a block of calls cut off inside a call, which no history should show.
     answer: Option<Vec<u32>>,
     /// As clients were told.
     thinking: String,
@@ -50,7 +49,6 @@ impl Turn {
             None if thinking => return None,
             _ => (None, ids),
         };
-        let closed = outcome.calls.is_empty() || outcome.reason == Some(StopReason::ToolCalls);
         let calls = outcome.calls.iter().map(|call| ToolCall {
             id: Some(call.id.clone()),
             name: call.name.clone(),
@@ -58,7 +56,7 @@ impl Turn {
         });
         Some(Turn {
             reasoning: reasoning.map(<[u32]>::to_vec),
-            answer: closed.then(|| answer.to_vec()),
+            answer: closed(answer, outcome.calls.len(), tokenizer),
             thinking: outcome.thinking.clone(),
             text: outcome.text.clone(),
             calls: calls.collect(),
@@ -154,6 +152,20 @@ impl Replay {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The ids of an answer, its block of calls closed if the turn ended between two calls; none if it ended inside one.
+fn closed(ids: &[u32], calls: usize, tokenizer: &Tokenizer) -> Option<Vec<u32>> {
+    let text = tokenizer.exact(ids).text;
+    let whole = |text: &str| parse::finish(text, false, true).calls.len() == calls;
+    if calls == 0 || whole(&text) {
+        return Some(ids.to_vec());
+    }
+    let end = if text.ends_with('\n') { BLOCK_END.trim_start() } else { BLOCK_END };
+    whole(&(text + end)).then(|| [ids, &tokenizer.encode(end)].concat())
+}
+
+/// What ends a block of calls.
+const BLOCK_END: &str = "\n</｜DSML｜tool_calls>";
 
 fn text_of(message: &Message) -> &str {
     match &message.content {

@@ -304,3 +304,16 @@ async fn a_block_that_was_cut_off_comes_back_closed() {
     let restarted = saying(strip(&calling()));
     assert_eq!(sizes(&restarted.ask(MESSAGES, &next).await).0, exact);
 }
+
+#[tokio::test]
+async fn a_block_that_ended_between_two_calls_meets_its_state() {
+    let reply = calling();
+    let open = reply.strip_suffix("</｜DSML｜tool_calls>").unwrap();
+    for reply in [open, open.trim_end()] {
+        let server = saying(strip(reply));
+        let body = asking("omitted");
+        let message = server.ask(MESSAGES, &body).await;
+        assert_eq!(message["stop_reason"], "tool_use");
+        assert_met(&server.ask(MESSAGES, &continued(body, &message, |_| {})).await, "an open block");
+    }
+}
