@@ -11,6 +11,7 @@ use crate::fields::Fields;
 
 /// One request, free of its API.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Order {
     /// The model's name as the client wrote it, or the canonical one.
     pub(crate) model: String,
@@ -61,6 +62,7 @@ pub(crate) enum Source {
 
 /// A tool that the model is shown.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(crate) struct Tool {
     /// As the model sees it.
     pub(crate) name: String,

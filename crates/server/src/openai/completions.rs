@@ -183,10 +183,11 @@ fn total(outcomes: &[Outcome], n: usize) -> Value {
             match value {
                 Value::Object(inner) => {
                     for (name, value) in inner {
-                        *value = json!(value.as_u64().unwrap_or(0) + one[&*key][name.as_str()].as_u64().unwrap_or(0));
+                        *value =
+                            json!(value.as_u64().unwrap_or(0) + one[key.as_str()][name.as_str()].as_u64().unwrap_or(0));
                     }
                 }
-                other => *other = json!(other.as_u64().unwrap_or(0) + one[&*key].as_u64().unwrap_or(0)),
+                other => *other = json!(other.as_u64().unwrap_or(0) + one[key.as_str()].as_u64().unwrap_or(0)),
             }
         }
     }
@@ -221,14 +222,14 @@ async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> std::result::
         Err(Some(error)) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
-        let mut last = chunk(&head, json!([]));
+        let mut last = chunk(&head, &json!([]));
         last["usage"] = total(&outcomes, head.n);
         writer.data(&last).await?;
     }
     writer.done().await
 }
 
-fn chunk(head: &Head, choices: Value) -> Value {
+fn chunk(head: &Head, choices: &Value) -> Value {
     let mut chunk = json!({
         "id": head.id, "object": "text_completion", "created": head.created, "model": head.model,
         "system_fingerprint": head.fingerprint, "choices": choices,
@@ -248,7 +249,7 @@ async fn choice(
 ) -> std::result::Result<Outcome, Option<ApiError>> {
     let gone = |Gone| None;
     let one = |text: &str, logprobs: Value, reason: Option<&str>| {
-        chunk(head, json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
+        chunk(head, &json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
     };
     let mut said = 0;
     if let Some(prompts) = &head.echo {

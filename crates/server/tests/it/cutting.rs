@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::replay::{assert_met, continued};
 use crate::spoken::{Spoken, cut};
-use crate::support::{Server, block, config};
+use crate::support::{Call, Server, block, config};
 use crate::{messages, responses};
 
 #[derive(Clone, Debug)]
@@ -35,12 +36,26 @@ impl Said {
                 .zip(&days)
                 .map(|((_, city, _), days)| [("city", true, city.as_str()), ("days", false, days.as_str())])
                 .collect();
-            let named: Vec<(&str, &[(&str, bool, &str)])> =
+            let named: Vec<Call<'_>> =
                 self.calls.iter().zip(&calls).map(|((name, ..), call)| (name.as_str(), &call[..])).collect();
             reply += &block(&named);
         }
         let mut cuts = self.cuts.iter().cycle();
         Server::over(Box::new(Spoken::new(cut(&reply, || *cuts.next().unwrap()))), config())
+    }
+
+    /// However it was cut, a whole turn meets its state when it comes back.
+    async fn resend(&self, body: &Value) {
+        let server = self.server();
+        let message = server.ask("/v1/messages", body).await;
+        let mut next = continued(body.clone(), &message, |_| {});
+        match message["stop_reason"].as_str().unwrap() {
+            "tool_use" => {}
+            "end_turn" => next["messages"][2] = json!({"role": "user", "content": "go on"}),
+            _ => return,
+        }
+        next["max_tokens"] = 1.into();
+        assert_met(&server.ask("/v1/messages", &next).await, &message.to_string());
     }
 
     async fn check(&self) {
@@ -51,6 +66,7 @@ impl Said {
         let whole = self.server().ask("/v1/messages", &body).await;
         let stream = self.server().stream("/v1/messages", &body).await;
         assert_eq!(messages::comparable(&messages::accumulated(&stream.events())), messages::comparable(&whole));
+        self.resend(&body).await;
         let body = json!({"input": user, "max_output_tokens": self.limit, "reply_reserve": 0,
             "reasoning": {"summary": "auto"}, "tools": [{"type": "function", "name": "weather", "parameters": parameters}]});
         let whole = self.server().ask("/v1/responses", &body).await;

@@ -52,7 +52,7 @@ fn sizes(answer: &Value) -> (u64, u64) {
     (cached + n(&usage["cache_creation_input_tokens"]).unwrap(), cached)
 }
 
-fn assert_met(answer: &Value, way: &str) {
+pub(crate) fn assert_met(answer: &Value, way: &str) {
     let (prompt, cached) = sizes(answer);
     assert!(cached + 64 >= prompt, "{way}: {cached} of {prompt} were there");
 }
@@ -66,7 +66,7 @@ fn respelled(arguments: &Value) -> Value {
     serde_json::to_string_pretty(&parsed).unwrap().into()
 }
 
-type Change = fn(&mut Value);
+pub(crate) type Change = fn(&mut Value);
 
 #[tokio::test]
 async fn chat_histories_with_calls_meet_the_state() {
@@ -183,7 +183,7 @@ fn asking(display: &str) -> Value {
 }
 
 /// The next request, after `change` of what was received.
-fn continued(mut body: Value, message: &Value, change: Change) -> Value {
+pub(crate) fn continued(mut body: Value, message: &Value, change: Change) -> Value {
     let mut content = message["content"].clone();
     let calls = content.as_array().unwrap().iter().filter(|block| block["type"] == "tool_use");
     let results: Vec<Value> = calls
@@ -287,5 +287,33 @@ async fn the_miniature_meets_what_it_said() {
             *last = json!({"role": "user", "content": "Go on."});
         }
         assert_met(&server.ask(MESSAGES, &next).await, &format!("seed {seed}: {message}"));
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_was_cut_off_comes_back_closed() {
+    let server = saying(strip(&calling()));
+    let mut body = asking("omitted");
+    body["max_tokens"] = 120.into();
+    body["reply_reserve"] = 0.into();
+    let message = server.ask(MESSAGES, &body).await;
+    assert_eq!((&message["stop_reason"], &message["content"][2]["type"]), (&json!("max_tokens"), &json!("tool_use")));
+    // The reasoning is what it was; the call is rendered as its client has it.
+    let next = continued(body.clone(), &message, |_| {});
+    let exact = sizes(&server.ask(MESSAGES, &next).await).0;
+    let restarted = saying(strip(&calling()));
+    assert_eq!(sizes(&restarted.ask(MESSAGES, &next).await).0, exact);
+}
+
+#[tokio::test]
+async fn a_block_that_ended_between_two_calls_meets_its_state() {
+    let reply = calling();
+    let open = reply.strip_suffix("</｜DSML｜tool_calls>").unwrap();
+    for reply in [open, open.trim_end()] {
+        let server = saying(strip(reply));
+        let body = asking("omitted");
+        let message = server.ask(MESSAGES, &body).await;
+        assert_eq!(message["stop_reason"], "tool_use");
+        assert_met(&server.ask(MESSAGES, &continued(body, &message, |_| {})).await, "an open block");
     }
 }

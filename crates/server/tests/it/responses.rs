@@ -61,7 +61,7 @@ pub(crate) fn accumulated(events: &[(String, Value)]) -> Value {
                 assert_eq!(open.take(), Some(data["item"]["id"].clone()));
                 items.push(data["item"].clone());
             }
-            name if name.ends_with(".delta") => texts += data["delta"].as_str().unwrap(),
+            name if name.rsplit('.').next() == Some("delta") => texts += data["delta"].as_str().unwrap(),
             "response.output_text.done" | "response.reasoning_summary_text.done" => assert_eq!(data["text"], texts),
             "response.function_call_arguments.done" => assert_eq!(data["arguments"], texts),
             "response.custom_tool_call_input.done" => assert_eq!(data["input"], texts),

@@ -128,17 +128,20 @@ pub(crate) fn config() -> ServerConfig {
     ServerConfig { context: LIMITS.context, state_key: [7; 32], keepalive: None, ..ServerConfig::default() }
 }
 
-/// The block that calls tools: `(name, [(key, string?, value)])`.
-pub(crate) fn block(calls: &[(&str, &[(&str, bool, &str)])]) -> String {
-    let mut out = "\n\n<｜DSML｜tool_calls>\n".to_owned();
-    for (name, parameters) in calls {
-        out += &format!("<｜DSML｜invoke name=\"{name}\">\n");
-        for (key, string, value) in *parameters {
-            out += &format!("<｜DSML｜parameter name=\"{key}\" string=\"{string}\">{value}</｜DSML｜parameter>\n");
-        }
-        out += "</｜DSML｜invoke>\n";
-    }
-    out + "</｜DSML｜tool_calls>"
+/// A call: name, and of every parameter the key, whether it is a string, and the value.
+pub(crate) type Call<'a> = (&'a str, &'a [(&'a str, bool, &'a str)]);
+
+/// The block that calls tools.
+pub(crate) fn block(calls: &[Call<'_>]) -> String {
+    let parameter = |(key, string, value): &(&str, bool, &str)| {
+        format!("<｜DSML｜parameter name=\"{key}\" string=\"{string}\">{value}</｜DSML｜parameter>\n")
+    };
+    let call = |(name, parameters): &Call<'_>| {
+        let parameters: String = parameters.iter().map(parameter).collect();
+        format!("<｜DSML｜invoke name=\"{name}\">\n{parameters}</｜DSML｜invoke>\n")
+    };
+    let calls: Vec<String> = calls.iter().map(call).collect();
+    format!("\n\n<｜DSML｜tool_calls>\n{}</｜DSML｜tool_calls>", calls.concat())
 }
 
 /// A transcript in which everything that differs from run to run has one spelling.
