@@ -47,7 +47,7 @@ def kind(step, steps):
         return (1024, 4096, 16384, 4096)[turn % 4], True
     if step % 8 == 3 and done > 0.1:
         return 4096, False
-    return (512, 1024, 2048, 1024)[step % 4], False
+    return (1024, 1024, 2048, 1024)[step % 4], False
 
 
 def batch(encoder, seed, step, length, retrieval, tokens):

@@ -319,11 +319,11 @@ def reading(draft: Draft) -> None:
 # Share of each kind up to its bound. Held-out conversations keep plain words and their own shares.
 _PLANS = {
     "eval": ((0.30, with_tools), (0.42, with_agent), (0.52, reading), (0.60, exams), (0.65, with_format), (1.0, mixed)),
-    "train": ((0.18, with_tools), (0.34, with_tool_drill), (0.45, with_agent), (0.58, drills), (0.65, reading),
-              (0.71, exams), (0.76, with_format), (1.0, mixed)),
+    "train": ((0.18, with_tools), (0.41, with_tool_drill), (0.51, with_agent), (0.67, drills), (0.73, reading),
+              (0.78, exams), (0.82, with_format), (1.0, mixed)),
     # Where the tool section takes half of the space, fewer conversations have tools.
-    "small": ((0.13, with_tools), (0.28, with_tool_drill), (0.36, with_agent), (0.54, drills), (0.61, reading),
-              (0.67, exams), (0.72, with_format), (1.0, mixed)),
+    "small": ((0.13, with_tools), (0.33, with_tool_drill), (0.40, with_agent), (0.60, drills), (0.66, reading),
+              (0.71, exams), (0.75, with_format), (1.0, mixed)),
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Config:
     vocab_size: int = 3072
     hidden_size: int = 256
     num_hidden_layers: int = 6
-    compress_ratios: list = field(default_factory=lambda: [0, 0, 4, 128, 4, 128, 0])
+    compress_ratios: list = field(default_factory=lambda: [0, 4, 4, 128, 4, 4, 0])
     num_hash_layers: int = 2
     num_attention_heads: int = 4
     head_dim: int = 512

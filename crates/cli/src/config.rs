@@ -205,7 +205,9 @@ pub(crate) fn sampling(flags: &Flags) -> SamplingParams {
         top_k: flags.top_k.unwrap_or(0),
         presence_penalty: flags.presence_penalty.unwrap_or(0.0),
         frequency_penalty: flags.frequency_penalty.unwrap_or(0.0),
+        repetition_penalty: 1.0,
         seed: flags.seed.unwrap_or_else(time_seed),
+        ..SamplingParams::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use ds4_cpu::Cpu;
-use ds4_engine::{EngineConfig, EngineHandle};
+use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig};
 use ds4_gguf::Gguf;
 use ds4_model::{
     Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
@@ -75,17 +75,23 @@ pub(crate) struct Loaded {
 }
 
 /// Who sits at the engine, beside what the user chooses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seats {
     /// Requests evaluated together.
     pub(crate) slots: u32,
+    /// Requests that may wait for a slot.
+    pub(crate) queue: Option<usize>,
+    /// Prompt rows of a step beside others that decode.
+    pub(crate) prefill_quantum: Option<u32>,
+    /// Where states are kept that outlive their slot.
+    pub(crate) kv: Option<KvStoreConfig>,
     /// Attend to rows drawn at random with this seed instead of those the indexer selects (measurements only).
     pub(crate) random_selection: Option<u64>,
 }
 
 impl Default for Seats {
     fn default() -> Self {
-        Self { slots: 1, random_selection: None }
+        Self { slots: 1, queue: None, prefill_quantum: None, kv: None, random_selection: None }
     }
 }
 
@@ -104,11 +110,16 @@ impl Loaded {
     ) -> anyhow::Result<Self> {
         let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
         let model = match &runtime.backend {
-            Backend::Cpu => Self::load(&file, runtime, seats, limits, quiet)?,
+            Backend::Cpu => Self::load(&file, runtime, seats.random_selection, limits, quiet)?,
             Backend::Stub(script) => stub(&file, limits, script.as_deref())?,
         };
         let default = EngineConfig::default();
-        let config = EngineConfig { queue: default.queue.max(2 * seats.slots as usize), ..default };
+        let config = EngineConfig {
+            queue: seats.queue.unwrap_or(default.queue.max(2 * seats.slots as usize)),
+            prefill_quantum: seats.prefill_quantum.unwrap_or(default.prefill_quantum),
+            kv: seats.kv,
+            ..default
+        };
         let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
         Ok(Self { file, engine })
     }
@@ -117,7 +128,7 @@ impl Loaded {
     fn load(
         file: &ModelFile,
         runtime: &Runtime,
-        seats: Seats,
+        random_selection: Option<u64>,
         limits: Limits,
         quiet: bool,
     ) -> anyhow::Result<Box<dyn Model>> {
@@ -137,7 +148,7 @@ impl Loaded {
                 .flatten()
                 .for_each(|gguf| memory::warm(gguf, threads(runtime.threads)));
         }
-        match seats.random_selection {
+        match random_selection {
             Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed),
             None => load(&file.gguf, draft, limits, precision, runtime.threads),
         }
@@ -154,6 +165,22 @@ fn stub(file: &ModelFile, limits: Limits, script: Option<&Path>) -> anyhow::Resu
         None => Script::default(),
     };
     Ok(Box::new(ScriptedModel::new(file.shape.clone(), limits, Arc::clone(&file.tokenizer), script)))
+}
+
+/// The memory of so many sequences of so many tokens; a script needs none.
+pub(crate) fn planned(
+    file: &ModelFile,
+    runtime: &Runtime,
+    context: u32,
+    slots: u32,
+) -> anyhow::Result<Option<MemoryPlan>> {
+    if runtime.backend != Backend::Cpu {
+        return Ok(None);
+    }
+    let limits = Limits { slots, context, ..limits(&file.shape, runtime)? };
+    let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
+    let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
+    plan(&file.gguf, draft.as_ref(), limits, precision).map(Some)
 }
 
 fn limits(shape: &Shape, runtime: &Runtime) -> anyhow::Result<Limits> {

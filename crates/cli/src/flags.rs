@@ -252,7 +252,7 @@ impl Flags {
 }
 
 /// The error for a name that this build knows but does not serve.
-fn later(name: &str) -> Option<anyhow::Error> {
+pub(crate) fn later(name: &str) -> Option<anyhow::Error> {
     let known = LATER.contains(&name) || LATER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     if name == "--server" {
         return Some(usage("--server is not supported by this build: the server is a program of its own, ds4-server"));

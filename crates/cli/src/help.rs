@@ -28,7 +28,7 @@ const SHORT: &str = "\
 usage: ds4 [OPTIONS]                    chat in a terminal
        ds4 [OPTIONS] -p TEXT            answer one prompt
        ds4 [OPTIONS] < FILE             answer the prompt on standard input
-       ds4 COMMAND [OPTIONS]            quantize, synth, check, logits, compare, bench, eval: see ds4 COMMAND --help
+       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, logits, compare, bench, eval, kv: see ds4 COMMAND --help
 
   -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
   -p, --prompt TEXT      one prompt; - reads standard input
@@ -193,6 +193,16 @@ Compares two --dump-logprobs or two --dump-logits files: first differing token, 
 KL divergence, top-k overlap. Exit code 0 if no logit differs by more than the tolerance (default 1e-3).
 ";
 
+pub(crate) const KV: &str = "\
+usage: ds4 kv ls DIR [--json]
+       ds4 kv show DIR NAME             one object: the beginning of its name is enough
+       ds4 kv rm DIR NAME...            those objects, and what is of no use without them
+       ds4 kv rm DIR --all
+       ds4 kv verify DIR                reads every object and prints what is wrong
+
+Prefixes that a server keeps on disk. Only rm needs the directory for itself.
+";
+
 pub(crate) const BENCH: &str = "\
 usage: ds4 bench [-m MODEL] [OPTIONS]
 
@@ -235,6 +245,42 @@ OUTPUT
       --self-test-extractors examine the grader and end
 Keys: Up and Down select, Enter runs the selected case next, p pauses, s skips, q stops and reports, Ctrl+C twice ends.
 Exit code: 0 all passed, 4 some did not, 1 error, 2 usage, 130 interrupted.
+";
+
+pub(crate) const SERVER: &str = "\
+usage: ds4 server [-m MODEL] [OPTIONS]     (also ds4-server)
+
+OpenAI and Anthropic APIs over HTTP, until SIGTERM or Ctrl+C: running answers are finished, a second signal ends at once.
+MODEL
+  -m, --model FILE; --mtp FILE; -c, --ctx N; -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock;
+      --backend NAME: see --help runtime
+      --chdir DIR            before anything is opened
+  -n, --tokens N             most tokens of an answer when the client says nothing (default 393216; the context ends it)
+      --parallel N           sequences side by side (default: what half of the free memory holds, at most 64)
+      --max-queue N          requests that may wait, default 256; --queue-timeout-sec N: and for how long, 0 for ever (default)
+      --mixed-prefill-quantum N  prompt tokens of a step while others decode, default 512
+      --max-batched-tokens N     tokens of a step in all
+HTTP
+      --host HOST            address or name to listen on, default 127.0.0.1; may be repeated
+      --port N               default 8000; 0 takes a free one. It is printed as 'listening on http://HOST:PORT'
+      --unix-socket PATH     a socket file for this user
+      --api-key KEY          needed by every request; may be repeated. $DS4_API_KEY is one, too
+      --api-key-file FILE    KEY or KEY NAME a line; read again on SIGHUP
+      --cors, --cors-origin ORIGIN   web pages of every origin, or of these, may read answers
+      --allowed-host NAME    names that the Host header may carry, beside addresses and loopback names; used without keys
+      --max-body-mb N (64), --max-connections N (512), --io-timeout-sec N (10), --idle-timeout-sec N (75),
+      --request-timeout-sec N (0: none), --sse-keepalive-sec N (5, 0: none), --drain-timeout-sec N (30)
+ANSWERS
+      --served-model-name NAME   may be repeated, the first is canonical; --strict-model refuses all others
+      --think, --think-max, --nothink   when the request does not say
+      --thinking-sampling client|fixed; --think-budget-tokens N; --completions-mode raw|chat
+      --reasoning-history official|sticky; --response-store N (256); --tool-memory-max-ids N (100000)
+      --disable-exact-dsml-tool-replay; --cache-share
+OBSERVATION
+      --no-webui             no chat page at /
+      --no-metrics; --metrics-prefix ds4|vllm; --slots; --slots-debug (with texts)
+      --log-level error|warn|info|debug; --log-format text|json; --log-file FILE; --no-color
+      --trace FILE           everything about every request, texts included; --trace-redact; --trace-json
 ";
 
 pub(crate) const CHECK_EVAL: &str = "\

@@ -19,6 +19,7 @@ mod flags;
 mod help;
 mod inspect;
 mod interrupt;
+mod kv;
 mod lock;
 mod logits;
 mod logprobs;
@@ -29,6 +30,7 @@ mod quantize;
 mod repl;
 mod run;
 mod score;
+mod serve;
 mod state;
 mod synth;
 mod terminal;
@@ -42,7 +44,7 @@ use config::{Action, Config, Surroundings};
 use flags::Flags;
 
 /// Subcommands of other parts of the family.
-const LATER: &[&str] = &["server", "agent", "download", "doctor", "plot", "steering"];
+const LATER: &[&str] = &["agent", "download", "doctor", "plot", "steering"];
 
 /// The program of the process's arguments.
 pub fn main() -> ExitCode {
@@ -55,7 +57,11 @@ pub fn main_of(command: &str) -> ExitCode {
 }
 
 fn start(words: Vec<OsString>) -> ExitCode {
-    let name = if words.first().is_some_and(|word| word == "eval") { "ds4-eval" } else { "ds4" };
+    let name = match words.first().and_then(|word| word.to_str()) {
+        Some("eval") => "ds4-eval",
+        Some("server") => "ds4-server",
+        _ => "ds4",
+    };
     let mut out = io::stdout();
     let result = run(words, &mut out).and_then(|()| terminal::show(&mut out, ""));
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -75,6 +81,8 @@ fn run(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
         Some("compare") => compare::main(rest, out),
         Some("bench") => bench::main(rest, out),
         Some("eval") => eval::main(rest, out),
+        Some("kv") => kv::main(rest, out),
+        Some("server") => serve::main(rest, out),
         Some(name) if LATER.contains(&name) => Err(failure::usage(format!("{name} is not supported by this build"))),
         Some(name) if !name.starts_with('-') => {
             Err(failure::usage_hint(format!("unknown command: {name}"), "try 'ds4 --help'"))

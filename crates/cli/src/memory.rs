@@ -38,7 +38,7 @@ pub(crate) fn check(plan: &MemoryPlan, context: u32, kv_at: impl Fn(u32) -> anyh
 }
 
 /// Bytes that a new allocation may use: what the system calls available, within the control group's limit.
-fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let free = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;

@@ -26,7 +26,7 @@ const AGAIN_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the miniature is, and how to leave it behind.
 const MINIATURE: &[&str] = &[
-    "This is ds4-mini, a trained miniature of DeepSeek V4 (20 million parameters). It chats in simple English, thinks, does",
+    "This is ds4-mini, a trained miniature of DeepSeek V4 (23 million parameters). It chats in simple English, thinks, does",
     "small sums, sorts, calls tools, writes JSON and finds facts in long texts; beyond that it says that it does not know.",
     "The real model: download a DeepSeek V4 Flash file (2 bits: 81 GB) from huggingface.co/antirez/deepseek-v4-gguf, then",
     "start 'ds4 -m FILE'. /help lists the commands here.",

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ds4_text::{Delta, Detokenizer, DsmlTracker, SamplingState, StreamParser, Tokenizer};
+use ds4_text::{Delta, Detokenizer, DsmlTracker, SamplingState, StreamParser, Tokenizer, ToolCallKind};
 
 use crate::handle::Sink;
 use crate::sampler::rank;
 use crate::stop::StopFilter;
-use crate::{ClosedBy, Event, Request, Result, Sampler, StopReason, Timings, TokenLogprobs, Usage};
+use crate::{ClosedBy, Constraint, Event, Request, Result, Sampler, Source, StopReason, Timings, TokenLogprobs, Usage};
 
 /// One running request.
 pub(crate) struct Generation {
@@ -62,11 +62,11 @@ impl Generation {
             (free, StopReason::ContextFull)
         };
         Generation {
-            sampler: Sampler::new(request.sampling),
+            sampler: Sampler::new(request.sampling).with_bias(std::mem::take(&mut request.logit_bias)),
             detokenizer: Detokenizer::new(),
             parser: StreamParser::new(request.thinking, request.tools_offered),
             tracker: DsmlTracker::new(request.thinking),
-            stop: StopFilter::new(std::mem::take(&mut request.stop)),
+            stop: StopFilter::new(std::mem::take(&mut request.stop), request.include_stop),
             limit,
             usage: Usage { prompt, cached, ..Usage::default() },
             clock: Clock { submitted, admitted: Instant::now(), prefilled: None, first: None },
@@ -88,13 +88,18 @@ impl Generation {
         self.request.cancel.is_cancelled()
     }
 
+    /// How much of the prompt is reused, and where it was.
+    pub(crate) fn reuses(&mut self, cached: u32, source: Source) {
+        (self.usage.cached, self.usage.source) = (cached, source);
+    }
+
     /// Reports progress and says whether anyone listens.
     pub(crate) fn prefilled(&mut self, done: u32) -> bool {
-        let Usage { prompt: total, cached, .. } = self.usage;
+        let Usage { prompt: total, cached, source, .. } = self.usage;
         if done == total {
             self.clock.prefilled = Some(Instant::now());
         }
-        self.events.send(Event::Prefill { done, total, cached })
+        self.events.send(Event::Prefill { done, total, cached, source })
     }
 
     /// Draws a token from `logits` `[n_vocab]` and reports what it brings.
@@ -112,7 +117,8 @@ impl Generation {
         let is_eos = id == special.eos;
         let reasoning = self.parser.in_reasoning();
         let listening = self.events.send(Event::Token { id, reasoning: reasoning && !is_eos, logprobs });
-        if is_eos && !self.request.ignore_eos {
+        let constrained = !reasoning && self.request.constraint.is_some();
+        if is_eos && (constrained || !self.request.ignore_eos) {
             return Ok(Flow::Stop(StopReason::EndOfTurn));
         }
         if reasoning && id == special.think_end {
@@ -121,7 +127,12 @@ impl Generation {
         }
         self.usage.completion += 1;
         self.usage.reasoning += u32::from(reasoning);
+        let complete = match &mut self.request.constraint {
+            Some(constraint) if constrained => constraint.push(id)?,
+            _ => false,
+        };
         let end = if is_eos { None } else { self.take(id) };
+        let end = end.or(complete.then_some(StopReason::EndOfTurn));
         Ok(match end {
             _ if !listening => Flow::Stop(StopReason::Cancelled),
             Some(reason) => Flow::Stop(reason),
@@ -174,7 +185,15 @@ impl Generation {
             }
         }
         let greedy = self.request.tools_offered && self.tracker.state() == SamplingState::Greedy;
-        Ok((self.sampler.sample(logits, greedy)?, None))
+        let reasoning = self.parser.in_reasoning();
+        let constraint = self.request.constraint.as_deref_mut();
+        let constraint = constraint.filter(|_| !reasoning).map(|c| c as &mut dyn Constraint);
+        let id = self.sampler.sample_within(logits, greedy, constraint)?;
+        // An answer that was demanded must be given: the turn can't end before it.
+        if reasoning && id == self.tokenizer.special().eos && self.request.constraint.is_some() {
+            return Ok((think_end, Some(ClosedBy::Hard)));
+        }
+        Ok((id, None))
     }
 
     /// How much the reasoning has to end (server.md 5.4). A limit on tokens that leaves no room for reasoning at all beside
@@ -202,7 +221,11 @@ impl Generation {
         let bytes = tokenizer.token_bytes(id);
         self.tracker.push(bytes);
         let text = self.detokenizer.push(bytes);
-        let deltas = self.parser.push(&text);
+        let mut deltas = self.parser.push(&text);
+        let ended = |delta: &Delta| matches!(delta, Delta::ToolCall(call) if call.kind == ToolCallKind::End);
+        if self.request.single_call && deltas.iter().any(ended) {
+            deltas.extend(self.parser.close_block());
+        }
         let stopped = self.show(deltas);
         let closed = self.request.tools_offered && self.parser.block_closed();
         stopped.or(closed.then_some(StopReason::ToolCalls))

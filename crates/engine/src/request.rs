@@ -8,19 +8,27 @@ use std::sync::mpsc::Sender;
 use ds4_model::SlotId;
 use ds4_text::Delta;
 
-use crate::{Error, Result, SamplingParams, TokenLogprobs};
+use crate::{Constraint, Error, Result, SamplingParams, TokenLogprobs};
 
 /// One generation: ids in, events out. A listener that nobody hears cancels it within one step, as does `cancel`.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the APIs")]
 pub struct Request {
     /// The whole history, first token first. What a slot already holds of it is not computed again.
     pub prompt: Vec<u32>,
     /// How ids are drawn.
     pub sampling: SamplingParams,
+    /// Added to the logits of these ids before an id is drawn. -100 to 100 each.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The form the answer must have; reasoning is free, but an end-of-sentence in it only closes it. A complete answer ends
+    /// the turn, `ignore_eos` or not.
+    pub constraint: Option<Box<dyn Constraint>>,
     /// Most tokens to generate; the context may end it earlier. 0 evaluates the prompt and stops.
     pub max_tokens: u32,
     /// Texts that end the visible answer, not shown themselves. Not looked for in reasoning and tool calls.
     pub stop: Vec<String>,
+    /// Show the stop string that ended the answer after all.
+    pub include_stop: bool,
     /// The prompt ends inside reasoning: the output starts there.
     pub thinking: bool,
     /// Reasoning tokens after which `</think>` is taken as soon as it is among the three best, and a quarter more (at
@@ -30,10 +38,14 @@ pub struct Request {
     pub reply_budget: ReplyBudget,
     /// Tools were offered: calls are parsed, their syntax is drawn greedily, and a closed block ends the turn.
     pub tools_offered: bool,
+    /// The first call ends the turn, and its block counts as closed.
+    pub single_call: bool,
     /// Go on after end-of-sentence (measurements only).
     pub ignore_eos: bool,
     /// Report each token's log-probability and this many best alternatives.
     pub logprobs: Option<usize>,
+    /// Whose request it is: states are reused within one tenant only.
+    pub tenant: u64,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
     pub cancel: Cancel,
     /// Where events go.
@@ -46,14 +58,19 @@ impl Request {
         Request {
             prompt,
             sampling: SamplingParams::default(),
+            logit_bias: Vec::new(),
+            constraint: None,
             max_tokens: 50_000,
             stop: Vec::new(),
+            include_stop: false,
             thinking: false,
             think_budget_tokens: 0,
             reply_budget: ReplyBudget::default(),
             tools_offered: false,
+            single_call: false,
             ignore_eos: false,
             logprobs: None,
+            tenant: 0,
             cancel: Cancel::default(),
             events: events.into(),
         }
@@ -121,8 +138,10 @@ pub enum Event {
         done: u32,
         /// Prompt tokens.
         total: u32,
-        /// Prompt tokens that a slot already held.
+        /// Prompt tokens whose state was there already.
         cached: u32,
+        /// Where.
+        source: Source,
     },
     /// A token was drawn; an end-of-sentence that ends the turn is reported too.
     Token {
@@ -172,6 +191,29 @@ pub enum StopReason {
     Cancelled,
 }
 
+/// Where the reused part of a prompt came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing was reused.
+    #[default]
+    None,
+    /// A slot held it.
+    Live,
+    /// It was read from the store.
+    Disk,
+}
+
+/// What [`crate::EngineHandle::shutdown`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Sequences handed to the writer.
+    pub saved: u32,
+    /// Sequences that would have been, had there been time, memory and room in the queue.
+    pub unsaved: u32,
+    /// Everything handed over, before and now, was dealt with in time.
+    pub complete: bool,
+}
+
 /// Token counts of one request (server.md 5.12).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -179,6 +221,8 @@ pub struct Usage {
     pub prompt: u32,
     /// Prompt tokens that were not computed again.
     pub cached: u32,
+    /// Where those came from.
+    pub source: Source,
     /// Every generated token, also of reasoning, tool calls and stop strings, but not the end-of-sentence.
     pub completion: u32,
     /// Generated tokens of the reasoning, the closing tag included.
@@ -306,6 +350,19 @@ pub(crate) fn check_history(tokens: &[u32], n_vocab: usize, context: u32) -> Res
 pub(crate) fn check_ids(tokens: &[u32], n_vocab: usize) -> Result<()> {
     match tokens.iter().find(|&&id| id as usize >= n_vocab) {
         Some(&id) => Err(Error::UnknownToken { id, n_vocab }),
+        None => Ok(()),
+    }
+}
+
+/// Biases of known ids, in range.
+pub(crate) fn check_bias(bias: &[(u32, f32)], n_vocab: usize) -> Result<()> {
+    if let Some(&(id, _)) = bias.iter().find(|(id, _)| *id as usize >= n_vocab) {
+        return Err(Error::UnknownToken { id, n_vocab });
+    }
+    match bias.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+        Some((_, found)) => {
+            Err(Error::Parameter { name: "logit_bias", found: found.to_string(), expected: "-100 to 100" })
+        }
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::{Error, Result};
+use crate::{Constraint, Error, Result};
 
 /// How ids are drawn. The defaults are those of the command line and the server: temperature 1, min-p 0.05.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// Taken off the logit of an id once for each time it was generated. -2 to 2.
     pub frequency_penalty: f32,
+    /// Divides the positive and multiplies the negative logits of every id generated so far. Above 0, to 2; 1 does nothing.
+    pub repetition_penalty: f32,
     /// Start of the random source. Every value is a seed of its own, except that 0 equals 0x9E3779B97F4A7C15.
     pub seed: u64,
 }
@@ -33,6 +35,7 @@ impl Default for SamplingParams {
             min_p: 0.05,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
             seed: 0,
         }
     }
@@ -58,6 +61,7 @@ impl SamplingParams {
             ("min_p", self.min_p, 0.0..=1.0, "0 to 1"),
             ("presence_penalty", self.presence_penalty, -2.0..=2.0, "-2 to 2"),
             ("frequency_penalty", self.frequency_penalty, -2.0..=2.0, "-2 to 2"),
+            ("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE..=2.0, "above 0, to 2"),
         ];
         for (name, value, range, expected) in ranges {
             if !range.contains(&value) {
@@ -117,15 +121,23 @@ pub struct Sampler {
     random: XorShift,
     /// Times each id was generated.
     counts: HashMap<u32, u32>,
-    /// Logits after penalties; empty while no penalty asks for a copy.
-    penalised: Vec<f32>,
+    bias: Vec<(u32, f32)>,
+    /// Logits after bias, penalties and constraint; empty while nothing asks for a copy.
+    adjusted: Vec<f32>,
 }
 
 impl Sampler {
     /// A sampler at the start of `params.seed`. Values outside their range are the caller's business
     /// ([`SamplingParams::validate`]): they draw badly, but do not panic.
     pub fn new(params: SamplingParams) -> Self {
-        Sampler { params, random: XorShift::new(params.seed), counts: HashMap::new(), penalised: Vec::new() }
+        let random = XorShift::new(params.seed);
+        Sampler { params, random, counts: HashMap::new(), bias: Vec::new(), adjusted: Vec::new() }
+    }
+
+    /// The same, with these numbers added to the logits of these ids.
+    #[must_use]
+    pub fn with_bias(self, bias: Vec<(u32, f32)>) -> Self {
+        Sampler { bias, ..self }
     }
 
     /// Draws an id from `logits` `[n_vocab]` and counts it. `greedy` takes the best instead and leaves the random state
@@ -134,9 +146,25 @@ impl Sampler {
     /// # Errors
     /// If there are no logits or one is not finite.
     pub fn sample(&mut self, logits: &[f32], greedy: bool) -> Result<u32> {
+        self.sample_within(logits, greedy, None)
+    }
+
+    /// [`Sampler::sample`] among the ids that `constraint` allows.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`], those of the constraint, and [`Error::Constraint`] if it allows none.
+    pub fn sample_within(
+        &mut self,
+        logits: &[f32],
+        greedy: bool,
+        constraint: Option<&mut dyn Constraint>,
+    ) -> Result<u32> {
         let best = check(logits)?;
-        let penalised = self.penalise(logits);
-        let (logits, best) = if penalised { (&self.penalised[..], check(&self.penalised)?) } else { (logits, best) };
+        let adjusted = self.adjust(logits, constraint)?;
+        let (logits, best) = if adjusted { (&self.adjusted[..], largest(&self.adjusted)) } else { (logits, best) };
+        if best == f32::NEG_INFINITY {
+            return Err(Error::Constraint("no token may come next".to_owned()));
+        }
         let id = if greedy || self.params.temperature == 0.0 {
             logits.iter().position(|&z| z == best).expect("the largest is one of them") as u32
         } else {
@@ -151,20 +179,35 @@ impl Sampler {
         *self.counts.entry(id).or_insert(0) += 1;
     }
 
-    /// Penalties act on generated tokens only, reasoning included, the prompt not (server.md 5.2).
-    fn penalise(&mut self, logits: &[f32]) -> bool {
-        let SamplingParams { presence_penalty, frequency_penalty, .. } = self.params;
-        if (presence_penalty == 0.0 && frequency_penalty == 0.0) || self.counts.is_empty() {
-            return false;
+    /// Puts bias, penalties and constraint on a copy, if there is any of them. Penalties act on generated tokens only,
+    /// reasoning included, the prompt not (server.md 5.2).
+    fn adjust(&mut self, logits: &[f32], constraint: Option<&mut dyn Constraint>) -> Result<bool> {
+        let SamplingParams { presence_penalty, frequency_penalty, repetition_penalty, .. } = self.params;
+        let penalised = presence_penalty != 0.0 || frequency_penalty != 0.0 || repetition_penalty != 1.0;
+        let penalised = penalised && !self.counts.is_empty();
+        if !penalised && self.bias.is_empty() && constraint.is_none() {
+            return Ok(false);
         }
-        self.penalised.clear();
-        self.penalised.extend_from_slice(logits);
-        for (&id, &times) in &self.counts {
-            if let Some(logit) = self.penalised.get_mut(id as usize) {
-                *logit -= presence_penalty + frequency_penalty * times as f32;
+        self.adjusted.clear();
+        self.adjusted.extend_from_slice(logits);
+        if penalised {
+            for (&id, &times) in &self.counts {
+                if let Some(logit) = self.adjusted.get_mut(id as usize) {
+                    let repeated = if *logit > 0.0 { 1.0 / repetition_penalty } else { repetition_penalty };
+                    *logit = (*logit * repeated).min(f32::MAX);
+                    *logit -= presence_penalty + frequency_penalty * times as f32;
+                }
             }
         }
-        true
+        for &(id, bias) in &self.bias {
+            if let Some(logit) = self.adjusted.get_mut(id as usize) {
+                *logit += bias;
+            }
+        }
+        if let Some(constraint) = constraint {
+            constraint.allow(&mut self.adjusted)?;
+        }
+        Ok(true)
     }
 }
 
@@ -205,6 +248,7 @@ fn draw(params: &SamplingParams, logits: &[f32], best: f32, random: &mut XorShif
         }
         (k, _) => {
             let mut kept = best_of(logits, k.min(MAX_TOP_K) as usize);
+            kept.retain(|e| e.value > f32::NEG_INFINITY);
             for entry in &mut kept {
                 entry.value = weight(entry.value);
             }
@@ -234,7 +278,7 @@ fn candidates<'a>(params: &SamplingParams, logits: &'a [f32], best: f32) -> impl
     logits
         .iter()
         .enumerate()
-        .filter(move |&(_, &z)| z >= least)
+        .filter(move |&(_, &z)| z >= least && z > f32::NEG_INFINITY)
         .map(move |(id, &z)| Entry { value: ((z - best) / temperature).exp(), id: id as u32 })
 }
 
@@ -304,6 +348,12 @@ fn check(logits: &[f32]) -> Result<f32> {
     }
     let best = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     if logits.is_empty() { Err(Error::UnknownToken { id: 0, n_vocab: 0 }) } else { Ok(best) }
+}
+
+/// The largest of logits of which some may be negative infinity; that is also the answer if one is not a number.
+fn largest(logits: &[f32]) -> f32 {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if best.is_finite() { best } else { f32::NEG_INFINITY }
 }
 
 /// xorshift64*, the random source of prompt.md section 20.

@@ -7,23 +7,25 @@ pub(crate) struct StopFilter {
     stops: Vec<String>,
     /// The longest end of the text so far that some stop string starts with.
     held: String,
+    /// Show the stop string too.
+    include: bool,
 }
 
 impl StopFilter {
     /// Empty strings are ignored.
-    pub(crate) fn new(mut stops: Vec<String>) -> Self {
+    pub(crate) fn new(mut stops: Vec<String>, include: bool) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        StopFilter { stops, held: String::new() }
+        StopFilter { stops, held: String::new(), include }
     }
 
     /// What may be shown now, and the stop string that follows it if one is complete: the earliest, among those that
-    /// start at one place the longest. Its own text and what comes after it are not shown.
+    /// start at one place the longest. Its own text is shown only if asked for, what comes after it never.
     pub(crate) fn push(&mut self, text: &str) -> (String, Option<String>) {
         self.held.push_str(text);
         let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)));
         if let Some((at, stop)) = found.min_by_key(|(at, stop)| (*at, usize::MAX - stop.len())) {
             let mut shown = std::mem::take(&mut self.held);
-            shown.truncate(at);
+            shown.truncate(if self.include { at + stop.len() } else { at });
             return (shown, Some(stop.clone()));
         }
         let may_start = |tail: &str| self.stops.iter().any(|stop| stop.starts_with(tail));
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     fn run<'a>(stops: &[&str], pieces: impl IntoIterator<Item = &'a str>) -> (String, Option<String>) {
-        let mut filter = StopFilter::new(stops.iter().map(ToString::to_string).collect());
+        let mut filter = StopFilter::new(stops.iter().map(ToString::to_string).collect(), false);
         let mut shown = String::new();
         for piece in pieces {
             let (text, stop) = filter.push(piece);
@@ -69,7 +71,7 @@ mod tests {
 
     #[test]
     fn only_a_possible_start_is_held_back() {
-        let mut filter = StopFilter::new(vec!["aab".to_owned()]);
+        let mut filter = StopFilter::new(vec!["aab".to_owned()], false);
         assert_eq!(filter.push("xaaa").0, "xa");
         assert_eq!(filter.push("c").0, "aac");
     }
@@ -77,6 +79,13 @@ mod tests {
     #[test]
     fn the_earliest_wins_and_then_the_longest() {
         assert_eq!(run(&["b", "abc", "ab"], ["xabc"]), ("x".to_owned(), Some("abc".to_owned())));
+    }
+
+    #[test]
+    fn a_stop_string_is_shown_if_asked_for_and_nothing_after_it() {
+        let mut filter = StopFilter::new(vec!["END".to_owned()], true);
+        assert_eq!(filter.push("one E"), ("one ".to_owned(), None));
+        assert_eq!(filter.push("ND two"), ("END".to_owned(), Some("END".to_owned())));
     }
 
     #[test]

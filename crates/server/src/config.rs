@@ -1,6 +1,5 @@
 //! Settings of the server, resolved from flags by the program; everything here is trusted.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +12,10 @@ const ALIASES: [&str; 2] = ["deepseek-chat", "deepseek-reasoner"];
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct ServerConfig {
-    /// Addresses to listen on; port 0 takes a free one.
-    pub addresses: Vec<SocketAddr>,
+    /// Addresses or names to listen on.
+    pub hosts: Vec<String>,
+    /// Port of all of them; 0 takes a free one.
+    pub port: u16,
     /// A socket file to listen on as well.
     pub unix_socket: Option<PathBuf>,
     /// Every origin may read answers.
@@ -37,6 +38,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// Longest time of one request; none by default.
     pub request_timeout: Option<Duration>,
+    /// Longest wait for a slot; none by default.
+    pub queue_timeout: Option<Duration>,
     /// A comment is sent when a stream was silent for so long; none switches it off.
     pub keepalive: Option<Duration>,
     /// Time that running requests get after the request to terminate.
@@ -77,8 +80,39 @@ pub struct ServerConfig {
     pub trace: Option<PathBuf>,
     /// Texts in the trace become lengths and hashes.
     pub trace_redact: bool,
+    /// The trace is JSON lines.
+    pub trace_json: bool,
+    /// What is logged and where.
+    pub log: LogConfig,
     /// The chat page at `/`.
     pub webui: bool,
+}
+
+/// The log (server.md 16).
+#[derive(Clone, Debug, Default)]
+pub struct LogConfig {
+    /// What is too unimportant to be logged.
+    pub level: LogLevel,
+    /// JSON objects instead of text.
+    pub json: bool,
+    /// Instead of standard error.
+    pub file: Option<PathBuf>,
+    /// Colours on a terminal.
+    pub colour: bool,
+}
+
+/// How important a line of the log has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something may fail.
+    Warn,
+    /// Requests and their progress.
+    #[default]
+    Info,
+    /// Decisions.
+    Debug,
 }
 
 /// What `/slots` tells.
@@ -93,7 +127,8 @@ pub enum SlotDetail {
 impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
-            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8000))],
+            hosts: vec!["127.0.0.1".to_owned()],
+            port: 8000,
             unix_socket: None,
             cors: false,
             cors_origins: Vec::new(),
@@ -105,6 +140,7 @@ impl Default for ServerConfig {
             io_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             request_timeout: None,
+            queue_timeout: None,
             keepalive: Some(Duration::from_secs(5)),
             drain_timeout: Duration::from_secs(30),
             served_names: vec!["deepseek-v4-flash".to_owned()],
@@ -125,6 +161,8 @@ impl Default for ServerConfig {
             slots: None,
             trace: None,
             trace_redact: false,
+            trace_json: false,
+            log: LogConfig::default(),
             webui: true,
         }
     }

@@ -72,6 +72,11 @@ impl ApiError {
         Self { retry_after: Some(5), ..error }
     }
 
+    pub(crate) fn loading() -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("loading"), "the model is loading");
+        Self { retry_after: Some(2), ..error }
+    }
+
     pub(crate) fn engine(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Some("engine_error"), message)
     }

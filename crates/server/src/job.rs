@@ -220,7 +220,7 @@ impl Job {
             let event = self.events.recv().await;
             match event {
                 None => return Err(ApiError::engine("the engine stopped")),
-                Some(Event::Prefill { done, total, cached }) => {
+                Some(Event::Prefill { done, total, cached, .. }) => {
                     self.outcome.usage.cached = cached;
                     return Ok(Piece::Prefill { done, total, cached });
                 }

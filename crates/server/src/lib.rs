@@ -5,10 +5,15 @@
 mod anthropic;
 mod app;
 mod config;
+mod connection;
+mod demand;
 mod error;
 mod fields;
+mod gate;
+pub mod grammar;
 mod history;
 mod job;
+mod listen;
 mod openai;
 mod order;
 mod replay;
@@ -19,6 +24,6 @@ mod serve;
 mod sse;
 
 pub use app::ModelInfo;
-pub use config::{ServerConfig, SlotDetail};
+pub use config::{LogConfig, LogLevel, ServerConfig, SlotDetail};
 pub use replay::load_or_create_key;
-pub use serve::{router, serve};
+pub use serve::{Server, StartError, router};

@@ -1,7 +1,7 @@
 //! What every API's request becomes, and the fields that all of them share (server.md 5). The three API modules fill in the
 //! messages; nothing behind this type knows which API was called.
 
-use ds4_engine::{ReplyBudget, SamplingParams};
+use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
@@ -30,6 +30,8 @@ pub(crate) struct Order {
     pub(crate) reply_budget: ReplyBudget,
     pub(crate) stop: Vec<String>,
     pub(crate) include_stop: bool,
+    /// Added to the logits of these ids.
+    pub(crate) logit_bias: Vec<(u32, f32)>,
     pub(crate) ignore_eos: bool,
     /// Alternatives reported a token.
     pub(crate) logprobs: Option<usize>,
@@ -42,6 +44,8 @@ pub(crate) struct Order {
     pub(crate) tenant: String,
     /// What was accepted but is not honoured, for the header `x-ds4-warning`.
     pub(crate) warnings: Vec<String>,
+    /// The compiled form of `format`, `tools` and `choice`, once it is known.
+    pub(crate) constraint: Option<Box<dyn Constraint>>,
 }
 
 /// Where the prompt comes from.
@@ -137,6 +141,7 @@ impl Order {
             reply_budget,
             stop,
             include_stop: body.flag("include_stop_str_in_output")?.unwrap_or(false),
+            logit_bias: logit_bias(body)?,
             ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
             logprobs: None,
             n,
@@ -144,6 +149,7 @@ impl Order {
             timings: body.flag("timings")?.unwrap_or(false),
             tenant: String::new(),
             warnings: Vec::new(),
+            constraint: None,
         })
     }
 
@@ -188,9 +194,23 @@ fn sampling(body: &Fields<'_>) -> Result<SamplingParams> {
         min_p: body.number("min_p", 0.0, 1.0)?.unwrap_or(default.min_p),
         presence_penalty: body.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
         frequency_penalty: body.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+        repetition_penalty: body.number("repetition_penalty", f64::from(f32::MIN_POSITIVE), 2.0)?.unwrap_or(1.0),
         seed,
-        ..default
     })
+}
+
+/// `{"token id": number}`, at most 1024.
+fn logit_bias(body: &Fields<'_>) -> Result<Vec<(u32, f32)>> {
+    let Some(bias) = body.object("logit_bias")? else { return Ok(Vec::new()) };
+    if bias.map.len() > 1024 {
+        return Err(body.wrong("logit_bias", "an object of at most 1024 members"));
+    }
+    let one = |id: &String| {
+        let number = bias.number(id, -100.0, 100.0)?.unwrap_or(0.0);
+        let id = id.parse().map_err(|_| bias.wrong(id, "under a token id"))?;
+        Ok((id, number))
+    };
+    bias.map.keys().map(one).collect()
 }
 
 fn fresh_seed() -> u64 {

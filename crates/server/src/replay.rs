@@ -81,9 +81,10 @@ impl Turn {
             && message.tool_calls.iter().zip(&self.calls).all(|(a, b)| a.name == b.name && same_arguments(a, b))
     }
 
+    /// Whether a client's copy says nothing else than the reasoning. Some keep only a piece of it, such as the last that was
+    /// streamed (seen with the helpers of OpenAI's SDK for Node).
     fn thinks_as(&self, message: &Message) -> bool {
-        let copy = message.reasoning.trim();
-        copy.is_empty() || copy == self.thinking.trim()
+        self.thinking.contains(message.reasoning.trim())
     }
 
     /// Puts the ids in place of what the message says, where it says the same.
@@ -246,6 +247,22 @@ mod tests {
         ] {
             assert_eq!(same_arguments(&call("x", a), &call("x", b)), equal, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn a_piece_of_the_reasoning_stands_for_all_of_it() {
+        let turn = Turn {
+            reasoning: Some(vec![1]),
+            answer: Some(vec![2]),
+            thinking: "I need it. ".to_owned(),
+            text: String::new(),
+            calls: Vec::new(),
+        };
+        let same = |copy: &str| {
+            turn.thinks_as(&Message { reasoning: copy.to_owned(), ..Message::new(Role::Assistant, String::new()) })
+        };
+        assert!(same("") && same(".") && same("I need it.") && same(" I need it. "));
+        assert!(!same("I need nothing."));
     }
 
     #[test]

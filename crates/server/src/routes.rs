@@ -202,7 +202,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// The shape of errors: by path, or by the header that only one family sends.
-fn family(request: &Request) -> Family {
+pub(crate) fn family(request: &Request) -> Family {
     let path = request.uri().path();
     let messages = path.starts_with("/v1/messages") || path.starts_with("/messages");
     if messages || request.headers().contains_key("anthropic-version") { Family::Anthropic } else { Family::OpenAi }

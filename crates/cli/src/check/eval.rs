@@ -147,7 +147,7 @@ impl Options {
             retry_incomplete: false,
             pause: Duration::ZERO,
         };
-        let seats = Seats { slots: self.concurrency, random_selection: random };
+        let seats = Seats { slots: self.concurrency, random_selection: random, ..Seats::default() };
         score_suites(
             open_file(&self.model, random.is_some())?,
             suites,

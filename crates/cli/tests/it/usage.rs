@@ -14,6 +14,7 @@ fn help_goes_to_standard_output_and_topics_are_known() {
         &["compare", "-h"],
         &["eval", "-h"],
         &["check", "eval", "-h"],
+        &["kv", "-h"],
     ] {
         let ran = program.works(args);
         assert!(ran.out.starts_with("usage: ds4") && ran.err.is_empty(), "{args:?}: {}", ran.out);

@@ -97,12 +97,31 @@ fn penalties_count_generated_tokens_only() {
 }
 
 #[test]
+fn a_repetition_penalty_counts_every_id_once() {
+    let mut sampler = Sampler::new(SamplingParams { repetition_penalty: 1.5, ..SamplingParams::greedy() });
+    let z = [3.0, 2.3, -1.0, -1.2];
+    // 3.0, then 3.0 / 1.5 < 2.3, then 2.0 > 2.3 / 1.5, and so for ever.
+    let drawn: Vec<u32> = (0..5).map(|_| sampler.sample(&z, false).unwrap()).collect();
+    assert_eq!(drawn, [0, 1, 0, 0, 0]);
+    let mut negative = Sampler::new(SamplingParams { repetition_penalty: 1.5, ..SamplingParams::greedy() });
+    let drawn: Vec<u32> = (0..3).map(|_| negative.sample(&z[2..], false).unwrap()).collect();
+    assert_eq!(drawn, [0, 1, 0], "-1.0, then -1.2 > -1.5, then -1.5 > -1.8");
+}
+
+#[test]
+fn a_bias_is_added_before_the_draw() {
+    let mut sampler = Sampler::new(SamplingParams::greedy()).with_bias(vec![(2, 100.0), (0, -100.0)]);
+    assert_eq!(sampler.sample(&[3.0, 2.0, 1.0], false), Ok(2));
+}
+
+#[test]
 fn parameters_outside_their_range_are_refused() {
     let bad = [
         SamplingParams { temperature: -0.1, ..SamplingParams::default() },
         SamplingParams { temperature: f32::NAN, ..SamplingParams::default() },
         SamplingParams { min_p: 1.5, ..SamplingParams::default() },
         SamplingParams { top_p: f32::INFINITY, ..SamplingParams::default() },
+        SamplingParams { repetition_penalty: 0.0, ..SamplingParams::default() },
         SamplingParams { presence_penalty: 2.5, ..SamplingParams::default() },
         SamplingParams { frequency_penalty: f32::NEG_INFINITY, ..SamplingParams::default() },
     ];

@@ -18,7 +18,8 @@ use crate::sse;
 
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
-    let order = request::read(&body, &app)?;
+    let mut order = request::read(&body, &app)?;
+    app.constrain(&mut order)?;
     let ids = app.ids(&order, "messages")?;
     let jobs: Vec<Job> = (0..order.n).map(|i| app.start(&order, ids.clone(), i, Trade::Chat)).collect::<Result<_>>()?;
     let head = head(&app, &order, &body)?;

@@ -7,7 +7,7 @@ use axum::http::Response;
 use ds4_text::Thinking;
 use serde_json::{Map, Value, json};
 
-use super::{finite, usage};
+use super::{finite, request, usage};
 use crate::app::{App, fresh_id, unix_time};
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
@@ -36,7 +36,10 @@ struct Head {
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let fields = Fields::root(&body);
-    let orders = read(&app, &fields)?;
+    let mut orders = read(&app, &fields)?;
+    for order in &mut orders {
+        app.constrain(order)?;
+    }
     let first = &orders[0];
     let (n, streams) = (first.n, first.stream);
     let mut jobs = Vec::new();
@@ -96,6 +99,7 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
         _ => output_limit(body, &["max_tokens", "max_completion_tokens"])?,
     };
     let mut order = Order::read(body, &app.config, limit)?;
+    order.format = request::format(body)?;
     order.logprobs = body.integer("logprobs", 0, 20)?.map(|top| top as usize);
     let chat = match body.text("template")? {
         None => app.config.completions_as_chat,

@@ -57,7 +57,7 @@ fn logprobs(body: &Fields<'_>) -> Result<Option<usize>> {
 }
 
 /// `response_format` and its vLLM relatives.
-fn format(body: &Fields<'_>) -> Result<Format> {
+pub(super) fn format(body: &Fields<'_>) -> Result<Format> {
     if let Some(schema) = body.get("guided_json") {
         let schema = match schema {
             Value::String(text) => {

@@ -70,6 +70,10 @@ impl Model for Spoken {
         0
     }
 
+    fn parts(&self, _: u32) -> Vec<ds4_model::Part> {
+        Vec::new()
+    }
+
     fn fingerprint(&self) -> [u8; 32] {
         [9; 32]
     }

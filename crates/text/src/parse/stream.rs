@@ -107,6 +107,15 @@ impl StreamParser {
         out
     }
 
+    /// Between two calls of a block: drops what has come of the next one and writes the closing tag in its place.
+    pub fn close_block(&mut self) -> Vec<Delta> {
+        if self.state != State::BetweenCalls {
+            return Vec::new();
+        }
+        self.text.truncate(self.at);
+        self.push(&["\n", self.tags.block_end].concat())
+    }
+
     /// Whether the closing tag of the block has come: nothing that follows belongs to the turn.
     pub fn block_closed(&self) -> bool {
         self.state == State::Closed

@@ -1,0 +1,218 @@
+//! `ds4 server`: sockets first, then the model, then requests until a signal.
+
+mod kv;
+mod options;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ds4_engine::KvLog;
+use ds4_model::MemoryPlan;
+use ds4_server::{ModelInfo, Server, StartError};
+use ds4_text::Thinking;
+
+use crate::config::{self, ModelSource, Runtime, Surroundings};
+use crate::device::{Loaded, ModelFile, Seats, open_file, planned};
+use crate::failure::usage;
+use crate::lock::Lock;
+use crate::memory::{available, size};
+use crate::{help, state, terminal};
+use options::{Asked, MOST_PARALLEL, Options};
+
+/// Time that saving the sequences may take at the end.
+const SAVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Context below which thinking at length makes no sense.
+const MAX_THINKING_CTX: u32 = 393_216;
+
+pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
+    match options::parse(words)? {
+        Asked::Help => terminal::show(out, help::SERVER),
+        Asked::Version => terminal::show(out, &help::version()),
+        Asked::Serve(options) => serve(*options, out),
+    }
+}
+
+fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    if let Some(folder) = &options.chdir {
+        std::env::set_current_dir(folder).with_context(|| format!("cannot change to folder: {}", folder.display()))?;
+    }
+    if let Some(key) = std::env::var_os("DS4_API_KEY").filter(|key| !key.is_empty()) {
+        let key = key.into_string().map_err(|_| usage("$DS4_API_KEY is not valid UTF-8"))?;
+        options.server.api_keys.push((key, None));
+    }
+    let runtime = config::runtime(&options.common)?;
+    let source = ModelSource::resolve(options.common.model.clone(), &Surroundings::look());
+    // The header of the file says what the server has to know before it listens; no weight is touched.
+    let file = open_model(&source)?;
+    options.server.context = runtime.context(file.shape.context)?;
+    if options.server.thinking == Thinking::Max && options.server.context < MAX_THINKING_CTX {
+        let context = options.server.context;
+        note(format_args!("warning: --think-max needs --ctx={MAX_THINKING_CTX}, got {context}: thinking as usual"));
+        options.server.thinking = Thinking::High;
+    }
+    if let Some(folder) = state::folder() {
+        // Without it what clients keep for the server is unreadable after a restart, and then ignored.
+        options.server.state_key = ds4_server::load_or_create_key(&folder)
+            .with_context(|| format!("cannot read or make the key in {}", folder.display()))?;
+    }
+    let server = Server::bind(options.server.clone()).map_err(start_error)?;
+    for address in server.addresses() {
+        note(format_args!("bound to http://{address}, loading the model"));
+    }
+    let info = info(&file, &runtime);
+    note(format_args!(
+        "model: {}: {} layers, {} parameters, mostly {}",
+        info.file,
+        file.shape.n_layer,
+        info.parameters.map_or_else(String::new, count),
+        info.quant
+    ));
+    let _lock = Lock::for_model(&source, runtime.no_lock)?;
+    let slots = fit(&file, &runtime, options.parallel)?;
+    let seats = Seats {
+        slots,
+        queue: Some(options.queue),
+        prefill_quantum: Some(options.quantum),
+        kv: options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}")))),
+        ..Seats::default()
+    };
+    let loaded = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
+    let addresses = server.addresses().to_vec();
+    let Loaded { file, engine } = loaded;
+    let tokenizer = std::sync::Arc::clone(&file.tokenizer);
+    server.run(engine.clone(), tokenizer, info, || announce(&addresses, &options, out))?;
+    let saved = engine.shutdown(SAVE_LIMIT);
+    if options.kv.dir.is_some() {
+        let rest = if saved.complete { "" } else { ", not all of it in time" };
+        note(format_args!("kv: saved {} sequences, left out {}{rest}", saved.saved, saved.unsaved));
+    }
+    Ok(())
+}
+
+/// Says on standard output where requests are taken.
+fn announce(addresses: &[SocketAddr], options: &Options, out: &mut dyn Write) {
+    let mut lines: String = addresses.iter().map(|address| format!("listening on http://{address}\n")).collect();
+    if let Some(path) = &options.server.unix_socket {
+        lines += &format!("listening on unix:{}\n", path.display());
+    }
+    // A server without standard output serves as well.
+    let _ = terminal::show(out, &lines);
+}
+
+fn note(line: impl std::fmt::Display) {
+    terminal::note(format_args!("ds4-server: {line}"));
+}
+
+fn start_error(error: StartError) -> anyhow::Error {
+    anyhow::Error::new(error)
+}
+
+fn open_model(source: &ModelSource) -> anyhow::Result<ModelFile> {
+    if *source == ModelSource::Embedded {
+        let default = config::DEFAULT_MODEL;
+        note(format_args!("no -m, no $DS4_MODEL and no {default} here: using the miniature inside the program"));
+    }
+    open_file(source, true)
+}
+
+/// Sequences side by side that fit into memory with everything else; says what goes where.
+fn fit(file: &ModelFile, runtime: &Runtime, wanted: Option<u32>) -> anyhow::Result<u32> {
+    let context = runtime.context(file.shape.context)?;
+    let Some(one) = planned(file, runtime, context, 1)? else {
+        return Ok(wanted.unwrap_or(MOST_PARALLEL));
+    };
+    let free = available();
+    let slots = wanted.unwrap_or_else(|| free.map_or(1, |free| automatic(&one, free)));
+    let plan = planned(file, runtime, context, slots)?.unwrap_or(one);
+    let needed = plan.kv + plan.scratch;
+    if let Some(free) = free.filter(|&free| needed > free) {
+        let parallel = (free.saturating_sub(one.scratch) / one.kv.max(1)).min(u64::from(slots));
+        let ctx =
+            largest(context, |ctx| Ok(planned(file, runtime, ctx, slots)?.is_some_and(|p| p.kv + p.scratch <= free)))?;
+        let mut fits = Vec::new();
+        fits.extend((parallel > 0).then(|| format!("--parallel={parallel}")));
+        fits.extend((ctx >= 256).then(|| format!("--ctx={ctx}")));
+        let fits = if fits.is_empty() {
+            "no context fits".to_owned()
+        } else {
+            format!("largest that fits is {}", fits.join(" or "))
+        };
+        bail!(
+            "not enough memory for --ctx={context} --parallel={slots}: needs {}, free are {}: {fits}",
+            size(needed),
+            size(free)
+        );
+    }
+    note(format_args!(
+        "memory: weights {}, KV {} for each of {slots} sequences of {context} tokens, scratch {}, free {}",
+        size(plan.weights),
+        size(plan.kv / u64::from(slots)),
+        size(plan.scratch),
+        free.map_or_else(|| "unknown".to_owned(), size),
+    ));
+    Ok(slots)
+}
+
+/// As many sequences as half of the memory beside the weights holds: what they remember for rewinding needs room, too.
+fn automatic(one: &MemoryPlan, free: u64) -> u32 {
+    let room = free.saturating_sub(one.weights + one.scratch) / 2;
+    (room / one.kv.max(1)).clamp(1, u64::from(MOST_PARALLEL)) as u32
+}
+
+/// The largest number up to `most` that fits, 0 if none does.
+fn largest(most: u32, fits: impl Fn(u32) -> anyhow::Result<bool>) -> anyhow::Result<u32> {
+    let (mut least, mut over) = (0, most.saturating_add(1));
+    while over - least > 1 {
+        let middle = least + (over - least) / 2;
+        if fits(middle)? { least = middle } else { over = middle }
+    }
+    Ok(least)
+}
+
+fn info(file: &ModelFile, runtime: &Runtime) -> ModelInfo {
+    let tensors = file.gguf.tensors();
+    let mut types: Vec<(&'static str, u64)> = Vec::new();
+    for tensor in tensors {
+        match types.iter_mut().find(|(name, _)| *name == tensor.dtype.name()) {
+            Some((_, bytes)) => *bytes += tensor.bytes,
+            None => types.push((tensor.dtype.name(), tensor.bytes)),
+        }
+    }
+    ModelInfo {
+        file: file.gguf.name().rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
+        quant: types.iter().max_by_key(|(_, bytes)| *bytes).map_or("", |(name, _)| name).to_lowercase(),
+        size: file.gguf.file_bytes(),
+        parameters: Some(tensors.iter().filter_map(|tensor| tensor.dims.elements()).sum()),
+        trained_context: file.shape.context,
+        backend: if runtime.backend == config::Backend::Cpu { "cpu" } else { "stub" }.to_owned(),
+    }
+}
+
+/// A number of parameters with its unit.
+fn count(n: u64) -> String {
+    if n < 1_000_000_000 { format!("{:.1} million", n as f64 / 1e6) } else { format!("{:.1} billion", n as f64 / 1e9) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_takes_half_of_what_the_weights_leave() {
+        let plan = |kv| MemoryPlan { weights: 100, kv, scratch: 20 };
+        assert_eq!(automatic(&plan(10), 320), 10);
+        assert_eq!(automatic(&plan(1), 10_000), MOST_PARALLEL);
+        assert_eq!(automatic(&plan(1000), 90), 1, "whether one fits is decided elsewhere");
+    }
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        for limit in [0, 1, 57, 99, 100] {
+            assert_eq!(largest(100, |n| Ok(n <= limit)).expect("a number"), limit);
+        }
+    }
+}
