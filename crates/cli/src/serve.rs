@@ -6,8 +6,10 @@ mod options;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ds4_engine::KvLog;
 use ds4_model::MemoryPlan;
 use ds4_server::{ModelInfo, Server, StartError};
 use ds4_text::Thinking;
@@ -17,8 +19,11 @@ use crate::device::{Loaded, ModelFile, Seats, open_file, planned};
 use crate::failure::usage;
 use crate::lock::Lock;
 use crate::memory::{available, size};
-use crate::{help, terminal};
+use crate::{help, state, terminal};
 use options::{Asked, MOST_PARALLEL, Options};
+
+/// Time that saving the sequences may take at the end.
+const SAVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Context below which thinking at length makes no sense.
 const MAX_THINKING_CTX: u32 = 393_216;
@@ -49,6 +54,11 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         note(format_args!("warning: --think-max needs --ctx={MAX_THINKING_CTX}, got {context}: thinking as usual"));
         options.server.thinking = Thinking::High;
     }
+    if let Some(folder) = state::folder() {
+        // Without it what clients keep for the server is unreadable after a restart, and then ignored.
+        options.server.state_key = ds4_server::load_or_create_key(&folder)
+            .with_context(|| format!("cannot read or make the key in {}", folder.display()))?;
+    }
     let server = Server::bind(options.server.clone()).map_err(start_error)?;
     for address in server.addresses() {
         note(format_args!("bound to http://{address}, loading the model"));
@@ -63,13 +73,23 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     ));
     let _lock = Lock::for_model(&source, runtime.no_lock)?;
     let slots = fit(&file, &runtime, options.parallel)?;
-    let seats = Seats { slots, queue: Some(options.queue), prefill_quantum: Some(options.quantum), ..Seats::default() };
+    let seats = Seats {
+        slots,
+        queue: Some(options.queue),
+        prefill_quantum: Some(options.quantum),
+        kv: options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}")))),
+        ..Seats::default()
+    };
     let loaded = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
     let addresses = server.addresses().to_vec();
     let Loaded { file, engine } = loaded;
     let tokenizer = std::sync::Arc::clone(&file.tokenizer);
     server.run(engine.clone(), tokenizer, info, || announce(&addresses, &options, out))?;
-    engine.stop();
+    let saved = engine.shutdown(SAVE_LIMIT);
+    if options.kv.dir.is_some() {
+        let rest = if saved.complete { "" } else { ", not all of it in time" };
+        note(format_args!("kv: saved {} sequences, left out {}{rest}", saved.saved, saved.unsaved));
+    }
     Ok(())
 }
 

@@ -53,11 +53,18 @@ impl Trail {
         self.handed_over(config, at);
     }
 
-    /// The first `at` tokens are on their way to the disk.
-    pub(crate) fn handed_over(&mut self, config: &KvStoreConfig, at: u32) {
+    /// The first `at` tokens are on their way to the disk. Returns what [`Trail::take_back`] needs.
+    pub(crate) fn handed_over(&mut self, config: &KvStoreConfig, at: u32) -> (u32, u32) {
         let step = config.step();
-        self.on_disk.store(at / step * step, Ordering::Relaxed);
+        let before = (self.on_disk.swap(at / step * step, Ordering::Relaxed), self.saved);
         self.saved = at;
+        before
+    }
+
+    /// They are not after all.
+    pub(crate) fn take_back(&mut self, before: (u32, u32)) {
+        self.on_disk.store(before.0, Ordering::Relaxed);
+        self.saved = before.1;
     }
 
     /// Tokens whose rows need not be saved again.

@@ -28,7 +28,8 @@ struct Head {
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let fields = Fields::root(&body);
-    let order = request::read(&fields, &app)?;
+    let mut order = request::read(&fields, &app)?;
+    app.constrain(&mut order)?;
     let omit_thinking = request::omits_thinking(&fields)?;
     let ids = app.ids(&order, "messages")?;
     let mut job = app.start(&order, ids, 0, Trade::Messages)?;

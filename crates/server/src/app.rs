@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
+use crate::grammar::{GrammarError, Grammars};
 use crate::job::{Job, Trade};
-use crate::order::{Format, Order, Source};
+use crate::order::{Choice, Format, Order, Source};
 use crate::replay::{Replay, Seal};
 use crate::responses::Store;
 
@@ -37,6 +38,8 @@ pub(crate) struct App {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) config: ServerConfig,
     pub(crate) model: ModelInfo,
+    /// A vocabulary that no grammar can be held against fails only the requests that need one.
+    pub(crate) grammars: std::result::Result<Grammars, GrammarError>,
     pub(crate) replay: Replay,
     pub(crate) responses: Store,
     pub(crate) started: Instant,
@@ -54,8 +57,9 @@ impl App {
         let (started, created) = (Instant::now(), unix_time());
         let seal = Seal::new(&config.state_key, config.canonical_name(), &tokenizer);
         let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay);
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
         let responses = Store::new(config.response_store);
-        Arc::new(App { engine, tokenizer, config, model, replay, responses, started, created })
+        Arc::new(App { engine, tokenizer, config, model, grammars, replay, responses, started, created })
     }
 
     /// Build, weights and device: equal values mean equal answers to equal seeds.
@@ -130,7 +134,8 @@ impl App {
             thinking: chat && order.thinking.is_on(),
             think_budget_tokens: order.think_budget,
             reply_budget: order.reply_budget,
-            tools_offered: !order.tools.is_empty(),
+            tools_offered: !order.tools.is_empty() && order.choice != Choice::None,
+            constraint: order.constraint.clone(),
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
             ..Request::new(ids, hear)

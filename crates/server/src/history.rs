@@ -31,10 +31,13 @@ impl<'a> History<'a> {
     /// System text: at the head it joins the system region, later it is a note in the user turn where it stands. Hoisting it
     /// would change the prompt's beginning, and with it everything that was computed of it.
     pub(crate) fn system(&mut self, text: &str) {
-        if !self.messages.is_empty() {
-            self.user(&format!("<system-note>\n{text}\n</system-note>"));
-        } else if !text.is_empty() {
+        if text.is_empty() {
+            return;
+        }
+        if self.messages.is_empty() {
             self.system.push(text.to_owned());
+        } else {
+            self.user(&format!("<system-note>\n{text}\n</system-note>"));
         }
     }
 

@@ -147,9 +147,8 @@ impl Outcome {
 
     pub(crate) fn finish(&self) -> Finish {
         match &self.reason {
-            Some(StopReason::ToolCalls) if !self.calls.is_empty() => Finish::ToolCalls,
             // A call that was delivered has to be answered, however the turn went on.
-            Some(StopReason::EndOfTurn) if !self.calls.is_empty() => Finish::ToolCalls,
+            Some(StopReason::ToolCalls | StopReason::EndOfTurn) if !self.calls.is_empty() => Finish::ToolCalls,
             None | Some(StopReason::EndOfTurn | StopReason::ToolCalls) => Finish::EndOfTurn,
             Some(StopReason::StopString(text)) => Finish::StopString(text.clone()),
             Some(StopReason::Length) => Finish::Length,

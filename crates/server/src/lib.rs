@@ -6,6 +6,7 @@ mod anthropic;
 mod app;
 mod config;
 mod connection;
+mod demand;
 mod error;
 mod fields;
 mod gate;

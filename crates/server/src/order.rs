@@ -1,7 +1,7 @@
 //! What every API's request becomes, and the fields that all of them share (server.md 5). The three API modules fill in the
 //! messages; nothing behind this type knows which API was called.
 
-use ds4_engine::{ReplyBudget, SamplingParams};
+use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use crate::fields::Fields;
 
 /// One request, free of its API.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Order {
     /// The model's name as the client wrote it, or the canonical one.
     pub(crate) model: String,
@@ -43,6 +44,8 @@ pub(crate) struct Order {
     pub(crate) tenant: String,
     /// What was accepted but is not honoured, for the header `x-ds4-warning`.
     pub(crate) warnings: Vec<String>,
+    /// The compiled form of `format`, `tools` and `choice`, once it is known.
+    pub(crate) constraint: Option<Box<dyn Constraint>>,
 }
 
 /// Where the prompt comes from.
@@ -59,6 +62,7 @@ pub(crate) enum Source {
 
 /// A tool that the model is shown.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(crate) struct Tool {
     /// As the model sees it.
     pub(crate) name: String,
@@ -145,6 +149,7 @@ impl Order {
             timings: body.flag("timings")?.unwrap_or(false),
             tenant: String::new(),
             warnings: Vec::new(),
+            constraint: None,
         })
     }
 

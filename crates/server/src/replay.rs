@@ -5,9 +5,9 @@
 mod blob;
 mod memory;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ds4_text::{Content, Message, Role, Sampled, Tokenizer, ToolCall};
+use ds4_text::{Content, Message, Role, Sampled, Tokenizer, ToolCall, parse};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -28,8 +28,8 @@ pub(crate) type Chain = [u8; 32];
 pub(crate) struct Turn {
     /// Sampled before `</think>`; none if the turn did not think.
     reasoning: Option<Vec<u32>>,
-    /// Sampled behind it.
-    answer: Vec<u32>,
+    /// Sampled behind it; none if that is a block of calls cut off inside a call, which no history should show.
+    answer: Option<Vec<u32>>,
     /// As clients were told.
     thinking: String,
     text: String,
@@ -56,7 +56,7 @@ impl Turn {
         });
         Some(Turn {
             reasoning: reasoning.map(<[u32]>::to_vec),
-            answer: answer.to_vec(),
+            answer: closed(answer, outcome.calls.len(), tokenizer),
             thinking: outcome.thinking.clone(),
             text: outcome.text.clone(),
             calls: calls.collect(),
@@ -69,7 +69,7 @@ impl Turn {
     }
 
     fn bytes(&self) -> usize {
-        let ids = self.reasoning.as_ref().map_or(0, Vec::len) + self.answer.len();
+        let ids = [&self.reasoning, &self.answer].into_iter().flatten().map(Vec::len).sum::<usize>();
         let calls = self.calls.iter().map(|c| c.name.len() + c.arguments.as_str().map_or(0, str::len) + 256);
         4 * ids + self.thinking.len() + self.text.len() + calls.sum::<usize>() + 256
     }
@@ -93,7 +93,7 @@ impl Turn {
             message.reasoning.clone_from(&self.thinking);
             message.sampled.reasoning = Some(tokenizer.exact(ids));
         }
-        message.sampled.answer = Some(tokenizer.exact(&self.answer));
+        message.sampled.answer = self.answer.as_ref().map(|ids| tokenizer.exact(ids));
     }
 }
 
@@ -119,7 +119,7 @@ impl Replay {
     }
 
     /// The turn that made a call.
-    pub(crate) fn call(&self, id: &str) -> Option<Turn> {
+    pub(crate) fn call(&self, id: &str) -> Option<Arc<Turn>> {
         if self.exact { self.lock().call(id) } else { None }
     }
 
@@ -153,6 +153,20 @@ impl Replay {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The ids of an answer, its block of calls closed if the turn ended between two calls; none if it ended inside one.
+fn closed(ids: &[u32], calls: usize, tokenizer: &Tokenizer) -> Option<Vec<u32>> {
+    let text = tokenizer.exact(ids).text;
+    let whole = |text: &str| parse::finish(text, false, true).calls.len() == calls;
+    if calls == 0 || whole(&text) {
+        return Some(ids.to_vec());
+    }
+    let end = if text.ends_with('\n') { BLOCK_END.trim_start() } else { BLOCK_END };
+    whole(&(text + end)).then(|| [ids, &tokenizer.encode(end)].concat())
+}
+
+/// What ends a block of calls.
+const BLOCK_END: &str = "\n</｜DSML｜tool_calls>";
 
 fn text_of(message: &Message) -> &str {
     match &message.content {

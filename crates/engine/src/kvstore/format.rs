@@ -321,3 +321,89 @@ fn hash(bytes: &[u8], seed: u64) -> u64 {
 fn word<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(kind: Kind, compression: KvCompression, logits: u32) -> Header {
+        Header {
+            kind,
+            compression,
+            quant: 16,
+            role: (kind == Kind::Tail).then_some(KvRole::Turn),
+            start: if kind == Kind::Tail { 0 } else { 2048 },
+            end: 4096,
+            owner: Owner { fingerprint: [5; 32], tenant: 77 },
+            family: [6; 32],
+            key: Key([7; 32]),
+            parent: Key([8; 32]),
+            raw: 0,
+            stored: 0,
+            created: 1_700_000_000,
+            logits,
+        }
+    }
+
+    fn payload(bytes: usize, period: usize) -> Vec<u8> {
+        (0..bytes).map(|i| (i % period * (i / period % 3)) as u8).collect()
+    }
+
+    #[test]
+    fn objects_of_many_blocks_come_back() {
+        for compression in [KvCompression::None, KvCompression::Lz4] {
+            for bytes in [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 17] {
+                let payload = payload(bytes, 50);
+                let (header, file) = encode(header(Kind::Segment, compression, 0), &payload);
+                assert_eq!(header.file_bytes(), file.len() as u64);
+                assert_eq!(decode(&file), Ok((header, payload)));
+            }
+        }
+        let zeros = vec![0; 3 * BLOCK];
+        let (_, file) = encode(header(Kind::Tail, KvCompression::Lz4, 9), &zeros);
+        assert!(file.len() < BLOCK / 32 && decode(&file).is_ok(), "as small as LZ4 makes anything");
+    }
+
+    #[test]
+    fn blocks_cannot_change_places() {
+        let (_, file) = encode(header(Kind::Segment, KvCompression::None, 0), &payload(2 * BLOCK, 101));
+        let (first, second) = file[HEADER..].split_at(BLOCK_HEADER + BLOCK);
+        assert_eq!(decode(&[&file[..HEADER], second, first].concat()), Err(Bad("a block whose checksum differs")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_changed_byte_is_accepted(
+            bytes in 0..3000_usize, period in 1..300_usize, at in any::<prop::sample::Index>(), flip in 1..=255_u8, lz4: bool,
+        ) {
+            let compression = if lz4 { KvCompression::Lz4 } else { KvCompression::None };
+            let (_, mut file) = encode(header(Kind::Segment, compression, 0), &payload(bytes, period));
+            let at = at.index(file.len());
+            file[at] ^= flip;
+            prop_assert!(decode(&file).is_err());
+        }
+
+        #[test]
+        fn headers_and_blocks_that_somebody_sealed_are_read_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..400), edits in prop::collection::vec((0..300_usize, any::<u8>()), 0..6),
+        ) {
+            let (_, mut file) = encode(header(Kind::Tail, KvCompression::Lz4, 2), &bytes);
+            for (at, value) in edits.into_iter().filter(|&(at, _)| at < 248) {
+                file[at] = value;
+            }
+            let sum = hash(&file[..248], 0);
+            file[248..HEADER].copy_from_slice(&sum.to_le_bytes());
+            let seed = hash(&file[..HEADER], 0);
+            if file.len() > HEADER {
+                let sum = block_hash(&file[HEADER..], seed);
+                file[HEADER + 8..HEADER + BLOCK_HEADER].copy_from_slice(&sum.to_le_bytes());
+            }
+            if let Ok((header, payload)) = decode(&file) {
+                prop_assert_eq!(header.raw, payload.len() as u64);
+                prop_assert!(header.start < header.end && 4 * header.logits as usize <= payload.len());
+            }
+        }
+    }
+}

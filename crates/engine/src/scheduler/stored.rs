@@ -169,11 +169,13 @@ impl Scheduler {
             return false;
         }
         let from = seat.trail.on_disk();
-        let lost = !self.hand_over(at, role, from..n, None, patience);
-        if let (false, Some(kv)) = (lost, &self.kv) {
-            self.seats[at].trail.handed_over(kv.config(), n);
+        // First, so that the writer's word is the last one.
+        let before = seat.trail.handed_over(kv.config(), n);
+        let taken = self.hand_over(at, role, from..n, None, patience);
+        if !taken {
+            self.seats[at].trail.take_back(before);
         }
-        lost
+        !taken
     }
 
     /// Saves the rewind point of a finished turn's prompt, if there is one: its rows are still in the slot.

@@ -20,7 +20,7 @@ pub(super) fn read(body: &Fields<'_>, app: &App) -> Result<Order> {
     order.stop.extend(stop(body, "stop_sequences")?);
     let mut reader = Reader { app, history: History::new(&app.replay), hidden: HashMap::new(), found: Vec::new() };
     order.tools = reader.tools(body, &mut order.warnings)?;
-    if let Some(text) = reader.system_text(body, "system")? {
+    if let Some(text) = system_text(body, "system")? {
         reader.history.system(&text);
     }
     reader.messages(body)?;
@@ -78,25 +78,6 @@ impl Reader<'_> {
         Ok(tools)
     }
 
-    /// A system text: blocks are lines, and what clients count requests with is no part of it.
-    fn system_text(&self, place: &Fields<'_>, name: &str) -> Result<Option<String>> {
-        let counts = |text: &str| text.starts_with("x-anthropic-");
-        let lines = match place.get(name) {
-            None => return Ok(None),
-            Some(Value::String(text)) => vec![text.as_str()],
-            Some(Value::Array(blocks)) => {
-                let mut lines = Vec::new();
-                for (i, block) in blocks.iter().enumerate() {
-                    let block = place.item(name, i, block)?;
-                    lines.push(text_part(&block)?.to_owned());
-                }
-                return Ok(Some(lines.into_iter().filter(|line| !counts(line)).collect::<Vec<_>>().join("\n")));
-            }
-            Some(_) => return Err(place.wrong(name, "a string or an array of text blocks")),
-        };
-        Ok(Some(lines.into_iter().filter(|line| !counts(line)).collect()))
-    }
-
     fn messages(&mut self, body: &Fields<'_>) -> Result<()> {
         let items = body.list("messages")?.ok_or_else(|| body.missing("messages"))?;
         if items.is_empty() || items.len() > MAX_ITEMS {
@@ -108,7 +89,7 @@ impl Reader<'_> {
                 "user" => self.user(&message)?,
                 "assistant" => self.assistant(&message)?,
                 "system" => {
-                    let text = self.system_text(&message, "content")?.ok_or_else(|| message.missing("content"))?;
+                    let text = system_text(&message, "content")?.ok_or_else(|| message.missing("content"))?;
                     self.history.system(&text);
                 }
                 _ => return Err(message.wrong("role", "user, assistant or system")),
@@ -247,6 +228,18 @@ impl Reader<'_> {
             None => format!("{name}\n"),
         }
     }
+}
+
+/// A system text: blocks are lines, and what clients count requests with is no part of it.
+fn system_text(place: &Fields<'_>, name: &str) -> Result<Option<String>> {
+    let lines = match place.get(name) {
+        None => return Ok(None),
+        Some(Value::String(text)) => vec![text.as_str()],
+        Some(Value::Array(_)) => place.objects(name)?.iter().map(text_part).collect::<Result<_>>()?,
+        Some(_) => return Err(place.wrong(name, "a string or an array of text blocks")),
+    };
+    let kept: Vec<&str> = lines.into_iter().filter(|line| !line.starts_with("x-anthropic-")).collect();
+    Ok(Some(kept.join("\n")))
 }
 
 /// The blocks of a message.

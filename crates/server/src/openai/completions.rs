@@ -7,7 +7,7 @@ use axum::http::Response;
 use ds4_text::Thinking;
 use serde_json::{Map, Value, json};
 
-use super::{finite, usage};
+use super::{finite, request, usage};
 use crate::app::{App, fresh_id, unix_time};
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
@@ -36,7 +36,10 @@ struct Head {
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let fields = Fields::root(&body);
-    let orders = read(&app, &fields)?;
+    let mut orders = read(&app, &fields)?;
+    for order in &mut orders {
+        app.constrain(order)?;
+    }
     let first = &orders[0];
     let (n, streams) = (first.n, first.stream);
     let mut jobs = Vec::new();
@@ -96,6 +99,7 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
         _ => output_limit(body, &["max_tokens", "max_completion_tokens"])?,
     };
     let mut order = Order::read(body, &app.config, limit)?;
+    order.format = request::format(body)?;
     order.logprobs = body.integer("logprobs", 0, 20)?.map(|top| top as usize);
     let chat = match body.text("template")? {
         None => app.config.completions_as_chat,
@@ -179,10 +183,11 @@ fn total(outcomes: &[Outcome], n: usize) -> Value {
             match value {
                 Value::Object(inner) => {
                     for (name, value) in inner {
-                        *value = json!(value.as_u64().unwrap_or(0) + one[&*key][&*name].as_u64().unwrap_or(0));
+                        *value =
+                            json!(value.as_u64().unwrap_or(0) + one[key.as_str()][name.as_str()].as_u64().unwrap_or(0));
                     }
                 }
-                other => *other = json!(other.as_u64().unwrap_or(0) + one[&*key].as_u64().unwrap_or(0)),
+                other => *other = json!(other.as_u64().unwrap_or(0) + one[key.as_str()].as_u64().unwrap_or(0)),
             }
         }
     }
@@ -217,14 +222,14 @@ async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> std::result::
         Err(Some(error)) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
-        let mut last = chunk(&head, json!([]));
+        let mut last = chunk(&head, &json!([]));
         last["usage"] = total(&outcomes, head.n);
         writer.data(&last).await?;
     }
     writer.done().await
 }
 
-fn chunk(head: &Head, choices: Value) -> Value {
+fn chunk(head: &Head, choices: &Value) -> Value {
     let mut chunk = json!({
         "id": head.id, "object": "text_completion", "created": head.created, "model": head.model,
         "system_fingerprint": head.fingerprint, "choices": choices,
@@ -244,7 +249,7 @@ async fn choice(
 ) -> std::result::Result<Outcome, Option<ApiError>> {
     let gone = |Gone| None;
     let one = |text: &str, logprobs: Value, reason: Option<&str>| {
-        chunk(head, json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
+        chunk(head, &json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
     };
     let mut said = 0;
     if let Some(prompts) = &head.echo {

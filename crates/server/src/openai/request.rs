@@ -22,7 +22,7 @@ pub(crate) fn read(body: &Map<String, Value>, app: &App) -> Result<Order> {
     let wanted = body.flag("continue_final_message")?.unwrap_or(true);
     let continued = wanted && history.is_continued();
     order.source = Source::Chat { messages: history.into_messages(), continued };
-    order.tools = tools(&body)?;
+    order.tools = tools(&body, &mut order.warnings)?;
     order.choice = read_choice(&body)?;
     check_choice(&order.choice, &order.tools)?;
     order.parallel = body.flag("parallel_tool_calls")?.unwrap_or(true);
@@ -57,7 +57,7 @@ fn logprobs(body: &Fields<'_>) -> Result<Option<usize>> {
 }
 
 /// `response_format` and its vLLM relatives.
-fn format(body: &Fields<'_>) -> Result<Format> {
+pub(super) fn format(body: &Fields<'_>) -> Result<Format> {
     if let Some(schema) = body.get("guided_json") {
         let schema = match schema {
             Value::String(text) => {
@@ -100,7 +100,8 @@ pub(crate) fn schema(form: &Fields<'_>) -> Result<Format> {
     }
 }
 
-fn tools(body: &Fields<'_>) -> Result<Vec<Tool>> {
+/// The tools that are shown; others are named in `warnings`.
+fn tools(body: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Vec<Tool>> {
     let declared = body.objects("tools")?;
     if declared.len() > MAX_TOOLS {
         return Err(ApiError::invalid("tools", format!("at most {MAX_TOOLS} tools, got {}", declared.len())));
@@ -116,10 +117,7 @@ fn tools(body: &Fields<'_>) -> Result<Vec<Tool>> {
                 let custom = tool.object("custom")?.ok_or_else(|| tool.missing("custom"))?;
                 tools.push(custom_tool(&custom)?);
             }
-            Some(other) => {
-                let path = tool.path("type");
-                return Err(ApiError::unsupported(path, format!("tools of type {other:?} are not supported")));
-            }
+            Some(other) => warnings.push(format!("ignored tool of type {other}")),
         }
     }
     Ok(tools)
@@ -187,11 +185,10 @@ pub(crate) fn read_choice(body: &Fields<'_>) -> Result<Choice> {
 /// Names that a choice speaks of have to be declared.
 pub(crate) fn check_choice(choice: &Choice, tools: &[Tool]) -> Result<()> {
     let names: &[String] = match choice {
-        Choice::Auto | Choice::None => &[],
         Choice::Required if tools.is_empty() => {
             return Err(ApiError::invalid("tool_choice", "tool_choice asks for a call, but there are no tools"));
         }
-        Choice::Required => &[],
+        Choice::Auto | Choice::None | Choice::Required => &[],
         Choice::Named(name) => std::slice::from_ref(name),
         Choice::Allowed { names, .. } => names,
     };

@@ -105,3 +105,53 @@ fn create_private(path: &Path) -> io::Result<fs::File> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use ds4_gguf::Gguf;
+
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/ds4-mini.gguf");
+        Tokenizer::from_metadata(Gguf::open(&path).unwrap().metadata()).unwrap()
+    }
+
+    #[test]
+    fn a_blob_comes_back_to_whoever_has_its_key_model_and_vocabulary() {
+        let tokenizer = tokenizer();
+        let seal = Seal::new(&[1; 32], "m", &tokenizer);
+        let ids: Vec<u32> = (0..3000).map(|i| i * 7 % 3000).collect();
+        for ids in [&ids[..], &[]] {
+            let blob = seal.close(ids);
+            assert_eq!(seal.open(&blob).as_deref(), Some(ids));
+            assert_ne!(seal.close(ids), blob, "no two are alike");
+            assert_eq!(Seal::new(&[2; 32], "m", &tokenizer).open(&blob), None);
+            assert_eq!(Seal::new(&[1; 32], "n", &tokenizer).open(&blob), None);
+            let mut changed = blob.clone().into_bytes();
+            let last = changed.len() - 3;
+            changed[last] = if changed[last] == b'A' { b'B' } else { b'A' };
+            assert_eq!(seal.open(std::str::from_utf8(&changed).unwrap()), None);
+            for foreign in ["", "ds4r1.", "ds4r1.AAAA", "gAAAA", &blob[6..], &blob[..blob.len() / 2]] {
+                assert_eq!(seal.open(foreign), None, "{foreign}");
+            }
+        }
+        assert_eq!(seal.open(&seal.close(&[u32::MAX])), None, "ids that the model does not have");
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_is_its_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("state");
+        let key = load_or_create_key(&inner).unwrap();
+        assert_eq!(load_or_create_key(&inner).unwrap(), key);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(inner.join("state.key")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        fs::write(inner.join("state.key"), "short").unwrap();
+        assert!(load_or_create_key(&inner).is_err());
+    }
+}

@@ -2,13 +2,14 @@
 //! longest goes first.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use lru::LruCache;
 
 use super::{Chain, Turn};
 
 pub(super) struct Memory {
-    turns: LruCache<Chain, Turn>,
+    turns: LruCache<Chain, Arc<Turn>>,
     calls: HashMap<String, Chain>,
     bytes: usize,
     max_ids: usize,
@@ -32,7 +33,7 @@ impl Memory {
             self.calls.insert(id, key);
         }
         self.bytes += turn.bytes();
-        self.turns.put(key, turn);
+        self.turns.put(key, Arc::new(turn));
         while self.turns.len().max(self.calls.len()) > self.max_ids || self.bytes > self.max_bytes {
             let Some((oldest, _)) = self.turns.peek_lru() else { break };
             let oldest = *oldest;
@@ -40,12 +41,12 @@ impl Memory {
         }
     }
 
-    pub(super) fn call(&mut self, id: &str) -> Option<Turn> {
+    pub(super) fn call(&mut self, id: &str) -> Option<Arc<Turn>> {
         let key = *self.calls.get(id)?;
         self.turns.get(&key).cloned()
     }
 
-    pub(super) fn text(&mut self, key: &Chain) -> Option<Turn> {
+    pub(super) fn text(&mut self, key: &Chain) -> Option<Arc<Turn>> {
         self.turns.get(key).cloned()
     }
 
@@ -73,7 +74,7 @@ mod tests {
             arguments: Value::String("{}".to_owned()),
         };
         let calls = calls.iter().map(call).collect();
-        Turn { reasoning: None, answer: vec![1; 100], thinking: String::new(), text: text.to_owned(), calls }
+        Turn { reasoning: None, answer: Some(vec![1; 100]), thinking: String::new(), text: text.to_owned(), calls }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::openai::chat_token;
 use crate::order::Order;
 
 /// What a response repeats of its request, and what it is to show.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct Head {
     /// The response before it said anything.
     pub(super) object: Value,
@@ -118,7 +119,7 @@ pub(super) fn usage(outcome: &Outcome) -> Value {
 }
 
 /// A reasoning item; `sealed` is given once it has ended.
-pub(super) fn reasoning_item(id: &str, head: &Head, text: &str, sealed: Option<String>, status: &str) -> Value {
+pub(super) fn reasoning_item(id: &str, head: &Head, text: &str, sealed: Option<&str>, status: &str) -> Value {
     let summary = if head.summary && !text.is_empty() { json!([summary_part(text)]) } else { json!([]) };
     let content =
         if head.raw && !text.is_empty() { json!([{"type": "reasoning_text", "text": text}]) } else { json!([]) };
@@ -130,7 +131,7 @@ pub(super) fn summary_part(text: &str) -> Value {
     json!({"type": "summary_text", "text": text})
 }
 
-pub(super) fn message_item(id: &str, content: Value, status: &str) -> Value {
+pub(super) fn message_item(id: &str, content: &[Value], status: &str) -> Value {
     json!({"id": id, "type": "message", "role": "assistant", "status": status, "content": content})
 }
 

@@ -12,7 +12,7 @@ use crate::app::App;
 
 /// Bytes of JSON of all responses, roughly.
 const MAX_BYTES: usize = 256 << 20;
-const MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
+const MAX_AGE: Duration = Duration::from_hours(30 * 24);
 
 /// A finished response.
 pub(crate) struct Entry {

@@ -128,7 +128,7 @@ impl Output {
                 self.close(job, "completed");
                 let call = &outcome.calls[i];
                 let id = fresh_id(CallKind::of(call).prefix(), 12);
-                self.add(call_item(&id, call, false, "in_progress"), id, Open::Call(i));
+                self.add(&call_item(&id, call, false, "in_progress"), id, Open::Call(i));
             }
             Piece::CallArguments { index, fragment } => {
                 if CallKind::of(&outcome.calls[index]) == CallKind::Function {
@@ -169,7 +169,7 @@ impl Output {
     fn open_reasoning(&mut self) {
         let id = fresh_id("rs_", 12);
         let item = reasoning_item(&id, &self.head, "", None, "in_progress");
-        self.add(item, id, Open::Reasoning { shown: false });
+        self.add(&item, id, Open::Reasoning { shown: false });
     }
 
     fn thinking(&mut self, text: &str) {
@@ -190,7 +190,7 @@ impl Output {
 
     fn open_message(&mut self) {
         let id = fresh_id("msg_", 12);
-        self.add(message_item(&id, json!([]), "in_progress"), id, Open::Message);
+        self.add(&message_item(&id, &[], "in_progress"), id, Open::Message);
         let part = text_part(&Outcome::default(), &self.head);
         self.part_event("response.content_part.added", json!({"part": part}));
     }
@@ -204,7 +204,7 @@ impl Output {
             Some((id, Open::Reasoning { shown })) => {
                 let (id, shown) = (id.clone(), *shown);
                 self.reasoning_done(shown, &outcome.thinking);
-                reasoning_item(&id, &self.head, &outcome.thinking, Some(job.sealed_reasoning()), status)
+                reasoning_item(&id, &self.head, &outcome.thinking, Some(&job.sealed_reasoning()), status)
             }
             Some((id, Open::Message)) => {
                 let id = id.clone();
@@ -212,7 +212,7 @@ impl Output {
                 let text = json!({"text": part["text"], "logprobs": part["logprobs"]});
                 self.part_event("response.output_text.done", text);
                 self.part_event("response.content_part.done", json!({"part": part}));
-                message_item(&id, json!([part]), status)
+                message_item(&id, &[part], status)
             }
             Some((id, Open::Call(i))) => {
                 let call = &outcome.calls[*i];
@@ -263,7 +263,7 @@ impl Output {
     }
 
     /// Opens an item.
-    fn add(&mut self, item: Value, id: String, open: Open) {
+    fn add(&mut self, item: &Value, id: String, open: Open) {
         self.event("response.output_item.added", json!({"output_index": self.items.len(), "item": item}));
         self.open = Some((id, open));
     }

@@ -19,8 +19,15 @@ fn with_tools(text: &str) -> Value {
     body
 }
 
+/// More of the text that a delta is about.
+fn append(block: &mut Value, delta: &Value) {
+    let field = delta["type"].as_str().unwrap().trim_end_matches("_delta");
+    let text = format!("{}{}", block[field].as_str().unwrap(), delta[field].as_str().unwrap());
+    block[field] = text.into();
+}
+
 /// What a stream says, as the message it would have been, checked for the order of its events.
-fn accumulated(events: &[(String, Value)]) -> Value {
+pub(crate) fn accumulated(events: &[(String, Value)]) -> Value {
     let mut message = Value::Null;
     let mut json_text = String::new();
     let (mut open, mut signed) = (None, false);
@@ -43,22 +50,13 @@ fn accumulated(events: &[(String, Value)]) -> Value {
             "content_block_delta" => {
                 let at = open.expect("a block is open");
                 assert_eq!(data["index"], at);
-                let block = &mut message["content"][at];
-                let delta = &data["delta"];
-                let mut append = |field: &str| {
-                    let text = format!("{}{}", block[field].as_str().unwrap(), delta[field].as_str().unwrap());
-                    block[field] = text.into();
-                };
-                match delta["type"].as_str().unwrap() {
-                    "text_delta" => append("text"),
-                    "thinking_delta" => append("thinking"),
-                    "signature_delta" => {
-                        assert!(!signed, "signed twice");
-                        signed = true;
-                        append("signature");
+                match data["delta"]["type"].as_str().unwrap() {
+                    "input_json_delta" => json_text += data["delta"]["partial_json"].as_str().unwrap(),
+                    kind => {
+                        assert!(!(signed && kind == "signature_delta"), "signed twice");
+                        signed |= kind == "signature_delta";
+                        append(&mut message["content"][at], &data["delta"]);
                     }
-                    "input_json_delta" => json_text += delta["partial_json"].as_str().unwrap(),
-                    other => panic!("{other}"),
                 }
             }
             "content_block_stop" => {
@@ -83,7 +81,7 @@ fn accumulated(events: &[(String, Value)]) -> Value {
 }
 
 /// Without what is random or depends on what was asked before.
-fn comparable(message: &Value) -> Value {
+pub(crate) fn comparable(message: &Value) -> Value {
     let mut message = message.clone();
     message["id"] = Value::Null;
     for field in ["cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation"] {
@@ -110,18 +108,13 @@ async fn streams_are_these_events_and_say_what_the_whole_message_says() {
         ("weather", &[("city", true, "Oslo \"N\""), ("days", false, "3")]),
         ("weather", &[("city", true, "Rome")]),
     ]);
-    let cut = |n: u32| {
+    let with = |name: &str, value: Value| {
         let mut body = user("hello");
-        body["max_tokens"] = n.into();
-        body
-    };
-    let plain = || {
-        let mut body = user("hello");
-        body["thinking"] = json!({"type": "disabled"});
+        body[name] = value;
         body
     };
     let cases: [(&str, String, Value, &[&str], &str); 7] = [
-        ("text", "Hello there!".to_owned(), plain(), &["text"], "end_turn"),
+        ("text", "Hello there!".to_owned(), with("thinking", json!({"type": "disabled"})), &["text"], "end_turn"),
         ("thinking_text", "<think>Hm.</think>Hello.".to_owned(), user("hello"), &["thinking", "text"], "end_turn"),
         (
             "tools",
@@ -133,14 +126,14 @@ async fn streams_are_these_events_and_say_what_the_whole_message_says() {
         (
             "length_thinking",
             "<think>one two three four</think>x".to_owned(),
-            cut(3),
+            with("max_tokens", 3.into()),
             &["thinking", "text"],
             "max_tokens",
         ),
         (
             "length_text",
             "<think>a</think>one two three four five".to_owned(),
-            cut(6),
+            with("max_tokens", 6.into()),
             &["thinking", "text"],
             "max_tokens",
         ),
@@ -303,4 +296,39 @@ async fn hidden_tools_appear_where_a_search_finds_them_and_server_tools_are_name
     let mut named = found("text");
     named.as_object_mut().unwrap().remove("tool_choice");
     assert!(size(&server, &found("tool_reference")).await > size(&server, &named).await);
+}
+
+#[tokio::test]
+async fn a_last_message_of_the_assistant_is_continued() {
+    let server = Server::saying("Once upon a time.");
+    let mut body = user("Tell a story.");
+    body["messages"].as_array_mut().unwrap().push(json!({"role": "assistant", "content": "Once upon"}));
+    let message = server.ask(PATH, &body).await;
+    assert_eq!(message["content"], json!([{"type": "text", "text": " a time."}]));
+}
+
+#[tokio::test]
+async fn a_schema_of_either_name_is_shown_to_the_model() {
+    let server = Server::saying("x");
+    let plain = size(&server, &user("hello")).await;
+    let form = json!({"type": "json_schema", "schema": {"type": "object", "properties": {"a": {"type": "string"}}}});
+    let mut body = user("hello");
+    body["output_format"] = form.clone();
+    let shown = size(&server, &body).await;
+    assert!(shown > plain);
+    body = user("hello");
+    body["output_config"] = json!({"format": form, "effort": "high"});
+    assert_eq!(size(&server, &body).await, shown);
+}
+
+#[tokio::test]
+async fn a_waiting_stream_is_kept_alive_by_comments_and_pings() {
+    let script = json!({"reply": "<think>a</think>one two", "stall_ms": 700, "stall_at": 3});
+    let alive = ServerConfig { keepalive: Some(std::time::Duration::from_millis(100)), ..config() };
+    let server = Server::scripted(&script.to_string(), alive);
+    let stream = server.stream(PATH, &user("x")).await;
+    assert!(stream.text.matches("event: ping").count() >= 3, "{}", stream.text);
+    assert!(stream.text.matches("\n: decode").count() >= 2, "{}", stream.text);
+    let message = server.ask(PATH, &user("x")).await;
+    assert_eq!(comparable(&accumulated(&stream.events())), comparable(&message));
 }

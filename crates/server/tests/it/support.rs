@@ -24,6 +24,11 @@ pub(crate) static TOKENIZER: LazyLock<Arc<Tokenizer>> =
 
 pub(crate) const LIMITS: Limits = Limits { context: 4096, slots: 2, max_rows: 128, rewind: 8 };
 
+/// The miniature's shape.
+pub(crate) fn shape() -> Shape {
+    Shape::from_gguf(&GGUF).unwrap()
+}
+
 /// A running server without sockets.
 #[derive(Clone)]
 pub(crate) struct Server(Router);
@@ -60,9 +65,8 @@ fn event(block: &str) -> (String, Value) {
 impl Server {
     /// A server whose model plays a script.
     pub(crate) fn scripted(script: &str, config: ServerConfig) -> Server {
-        let shape = Shape::from_gguf(&GGUF).unwrap();
         let limits = Limits { context: config.context.min(LIMITS.context), ..LIMITS };
-        let model = ScriptedModel::new(shape, limits, Arc::clone(&TOKENIZER), Script::parse(script).unwrap());
+        let model = ScriptedModel::new(shape(), limits, Arc::clone(&TOKENIZER), Script::parse(script).unwrap());
         Server::over(Box::new(model), config)
     }
 
@@ -78,7 +82,7 @@ impl Server {
         Server::over(ds4_cpu::load(&GGUF, LIMITS, options).unwrap(), config)
     }
 
-    fn over(model: Box<dyn ds4_model::Model>, config: ServerConfig) -> Server {
+    pub(crate) fn over(model: Box<dyn ds4_model::Model>, config: ServerConfig) -> Server {
         let engine = EngineHandle::start(model, Arc::clone(&TOKENIZER), EngineConfig::default()).unwrap();
         Server(router(config, engine, Arc::clone(&TOKENIZER), ModelInfo::default()))
     }
@@ -124,17 +128,20 @@ pub(crate) fn config() -> ServerConfig {
     ServerConfig { context: LIMITS.context, state_key: [7; 32], keepalive: None, ..ServerConfig::default() }
 }
 
-/// The block that calls tools: `(name, [(key, string?, value)])`.
-pub(crate) fn block(calls: &[(&str, &[(&str, bool, &str)])]) -> String {
-    let mut out = "\n\n<｜DSML｜tool_calls>\n".to_owned();
-    for (name, parameters) in calls {
-        out += &format!("<｜DSML｜invoke name=\"{name}\">\n");
-        for (key, string, value) in *parameters {
-            out += &format!("<｜DSML｜parameter name=\"{key}\" string=\"{string}\">{value}</｜DSML｜parameter>\n");
-        }
-        out += "</｜DSML｜invoke>\n";
-    }
-    out + "</｜DSML｜tool_calls>"
+/// A call: name, and of every parameter the key, whether it is a string, and the value.
+pub(crate) type Call<'a> = (&'a str, &'a [(&'a str, bool, &'a str)]);
+
+/// The block that calls tools.
+pub(crate) fn block(calls: &[Call<'_>]) -> String {
+    let parameter = |(key, string, value): &(&str, bool, &str)| {
+        format!("<｜DSML｜parameter name=\"{key}\" string=\"{string}\">{value}</｜DSML｜parameter>\n")
+    };
+    let call = |(name, parameters): &Call<'_>| {
+        let parameters: String = parameters.iter().map(parameter).collect();
+        format!("<｜DSML｜invoke name=\"{name}\">\n{parameters}</｜DSML｜invoke>\n")
+    };
+    let calls: Vec<String> = calls.iter().map(call).collect();
+    format!("\n\n<｜DSML｜tool_calls>\n{}</｜DSML｜tool_calls>", calls.concat())
 }
 
 /// A transcript in which everything that differs from run to run has one spelling.
@@ -146,7 +153,11 @@ pub(crate) fn stable(text: &str) -> String {
         while let Some(at) = rest.find(&format!("\"{prefix}")) {
             let (before, found) = rest.split_at(at + 1);
             let end = found.find('"').unwrap();
-            done += &format!("{before}{prefix}…");
+            // Names of members begin like this, too.
+            let random = end >= prefix.len() + 20;
+            done += before;
+            done += if random { prefix } else { &found[..end] };
+            done += if random { "…" } else { "" };
             rest = &found[end..];
         }
         out = done + rest;
