@@ -253,7 +253,7 @@ mod tests {
     fn a_piece_of_the_reasoning_stands_for_all_of_it() {
         let turn = Turn {
             reasoning: Some(vec![1]),
-            answer: vec![2],
+            answer: Some(vec![2]),
             thinking: "I need it. ".to_owned(),
             text: String::new(),
             calls: Vec::new(),
