@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,28 +27,26 @@ class Client:
         venv = os.environ["DS4_E2E_LITELLM" if self.driver.startswith("litellm") else "DS4_E2E_SDK"]
         return [f"{venv}/bin/python", str(HERE / "drivers" / self.driver)]
 
-    def start(self, command, cwd=None, **order):
-        """A running driver: one line of JSON comes out, the end of its input ends it."""
+    @contextmanager
+    def running(self, command, cwd=None, **order):
+        """A running driver: one line of JSON comes out, the end of its input ends it. It does not outlive the test."""
         order = {"command": command, **order, **dict(self.options)}
         env = {name: os.environ[name] for name in ["PATH", "HOME"]}
         env["LANG"] = "C.UTF-8"
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.argv(), json.dumps(order)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=cwd
         )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def run(self, command, **order):
-        with self.start(command, **order) as process:
-            return result(process)
-
-
-def result(process):
-    try:
-        out, _ = process.communicate(timeout=90)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    assert process.returncode == 0, process.returncode
-    return json.loads(out)
+        with self.running(command, **order) as process:
+            out, _ = process.communicate(timeout=90)
+            assert process.returncode == 0, process.returncode
+            return json.loads(out)
 
 
 @cache

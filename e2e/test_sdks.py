@@ -1,6 +1,7 @@
 """Every SDK: chat, streaming, a tool loop, cancelling, overflow; the script decides what the model says."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 
@@ -64,27 +65,25 @@ def test_a_tool_loop_reuses_the_prompt_and_the_call(client):
 
 def test_clients_that_take_turns_keep_their_prompts():
     with Server(RULES, parallel=len(CLIENTS)) as server:
-        running = [client.start("tools", url=server.url, prompt=f"Run the command {i}", tool=SHELL) for i, client in enumerate(CLIENTS)]
-        lines = [process.stdout.readline() for process in running]
-        for process in running:
-            process.stdin.close()
-            process.wait(30)
+        with ExitStack() as stack:
+            start = lambda i, client: client.running("tools", url=server.url, prompt=f"Run the command {i}", tool=SHELL)
+            running = [stack.enter_context(start(i, client)) for i, client in enumerate(CLIENTS)]
+            lines = [process.stdout.readline() for process in running]
         for line in lines:
             check_tools(json.loads(line))
 
 
 @each_client
 def test_a_client_that_goes_away_frees_its_slot(server, client):
-    with client.start("cancel", url=server.url, prompt="Count") as process:
+    with client.running("cancel", url=server.url, prompt="Count") as process:
         seen = json.loads(process.stdout.readline())
         server.wait_idle()
-        process.stdin.close()
     assert "error" not in seen, seen["error"]
 
 
 @each_client
 def test_a_killed_client_frees_its_slot(server, client):
-    with client.start("chat", url=server.url, prompt="Count") as process:
+    with client.running("chat", url=server.url, prompt="Count") as process:
         server.wait_busy()
         process.kill()
         server.wait_idle()

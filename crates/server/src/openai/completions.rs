@@ -46,7 +46,9 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
     let mut prompts = Vec::new();
     for order in &orders {
         let ids = app.ids(order, "prompt")?;
-        prompts.push(String::from_utf8_lossy(&app.tokenizer.decode(&ids)).into_owned());
+        // The mark of a beginning is ours, not the prompt's.
+        let shown = ids.strip_prefix(&[app.tokenizer.special().bos]).unwrap_or(&ids);
+        prompts.push(String::from_utf8_lossy(&app.tokenizer.decode(shown)).into_owned());
         for i in 0..n {
             jobs.push(app.start(order, ids.clone(), i, Trade::Completions)?);
         }
@@ -75,7 +77,8 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
         .map(|(i, outcome)| {
             let before = head.echo.as_ref().map_or("", |prompts| &prompts[i / head.n]);
             let text = format!("{before}{}{}", outcome.thinking, outcome.text);
-            let logprobs = if head.logprobs { logprobs(&outcome.logprobs, before.len()) } else { Value::Null };
+            let logprobs =
+                if head.logprobs { logprobs(&outcome.logprobs, before.chars().count()) } else { Value::Null };
             json!({"text": text, "index": i, "logprobs": logprobs, "finish_reason": reason(outcome)})
         })
         .collect();
