@@ -146,7 +146,7 @@ impl Loaded {
             [Some(&file.gguf), draft]
                 .into_iter()
                 .flatten()
-                .for_each(|gguf| memory::warm(gguf, threads(runtime.threads)));
+                .for_each(|gguf| memory::warm(gguf, threads(runtime.threads), |_| ()));
         }
         match random_selection {
             Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed),

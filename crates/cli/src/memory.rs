@@ -49,14 +49,17 @@ pub(crate) fn available() -> Option<u64> {
     }
 }
 
-/// Reads one byte of every page of every tensor, so that the first answer does not wait for the disk.
-pub(crate) fn warm(gguf: &Gguf, threads: usize) {
+/// Reads one byte of every page of every tensor, so that the first answer does not wait for the disk. `told` hears the bytes
+/// of each.
+pub(crate) fn warm(gguf: &Gguf, threads: usize, told: impl Fn(u64) + Sync) {
     let tensors = gguf.tensors();
     thread::scope(|scope| {
         for part in tensors.chunks(tensors.len().div_ceil(threads.max(1)).max(1)) {
+            let told = &told;
             scope.spawn(move || {
                 for tensor in part.iter().filter_map(|info| gguf.tensor(&info.name)) {
                     black_box(tensor.data.iter().step_by(PAGE).map(|&byte| u64::from(byte)).sum::<u64>());
+                    told(tensor.data.len() as u64);
                 }
             });
         }

@@ -6,6 +6,8 @@ mod options;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use ds4_engine::KvLog;
@@ -14,10 +16,10 @@ use ds4_server::{End, ModelInfo, Server, Service, StartError};
 use ds4_text::Thinking;
 
 use crate::config::{self, ModelSource, Runtime, Surroundings};
-use crate::device::{Loaded, ModelFile, Seats, open_file, planned};
+use crate::device::{Loaded, ModelFile, Seats, open_file, planned, threads};
 use crate::failure::{Interrupted, usage};
 use crate::lock::Lock;
-use crate::memory::{available, size};
+use crate::memory::{available, size, warm};
 use crate::{help, state, terminal};
 use options::{Asked, MOST_PARALLEL, Options};
 
@@ -64,6 +66,10 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     let addresses = server.addresses().to_vec();
     let (queue, quantum, parallel) = (options.queue, options.quantum, options.parallel);
     let kv = options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}"))));
+    // The device is ours until the server has ended.
+    let lock = Arc::new(OnceLock::new());
+    let keep = Arc::clone(&lock);
+    let progress = server.progress();
     let load = move || {
         let info = info(&file, &runtime);
         note(format_args!(
@@ -74,12 +80,12 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
             info.quant
         ));
         let lock = Lock::for_model(&source, runtime.no_lock)?;
+        let _ = keep.set(lock);
         let slots = fit(&file, &runtime, parallel)?;
+        let runtime = warmed(&file, runtime, progress);
         let seats = Seats { slots, queue: Some(queue), prefill_quantum: Some(quantum), kv, ..Seats::default() };
         let Loaded { file, engine } = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
-        // Held until the process ends.
-        std::mem::forget(lock);
-        anyhow::Ok(Service { engine, tokenizer: std::sync::Arc::clone(&file.tokenizer), model: info })
+        anyhow::Ok(Service { engine, tokenizer: Arc::clone(&file.tokenizer), model: info })
     };
     match server.run(load, || announce(&addresses, &options, out))? {
         End::Stopped => Ok(()),
@@ -88,14 +94,27 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     }
 }
 
+/// Reads the weights, if that was asked for, and tells how far it is. What is left to be done of it is in the result.
+fn warmed(file: &ModelFile, runtime: Runtime, progress: impl Fn(f64) + Sync) -> Runtime {
+    if !runtime.warm_weights {
+        return runtime;
+    }
+    let (done, all) = (AtomicU64::new(0), file.gguf.file_bytes().max(1));
+    warm(&file.gguf, threads(runtime.threads), |bytes| {
+        let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        progress(done as f64 / all as f64);
+    });
+    Runtime { warm_weights: runtime.mtp.is_some(), ..runtime }
+}
+
 /// Says on standard output where requests are taken.
 fn announce(addresses: &[SocketAddr], options: &Options, out: &mut dyn Write) {
-    let mut lines: String = addresses.iter().map(|address| format!("listening on http://{address}\n")).collect();
-    if let Some(path) = &options.server.unix_socket {
-        lines += &format!("listening on unix:{}\n", path.display());
+    let network = addresses.iter().map(|address| format!("http://{address}"));
+    let file = options.server.unix_socket.iter().map(|path| format!("unix:{}", path.display()));
+    for place in network.chain(file) {
+        // A server without standard output serves as well.
+        let _ = terminal::show(out, &format!("listening on {place}\n"));
     }
-    // A server without standard output serves as well.
-    let _ = terminal::show(out, &lines);
 }
 
 fn note(line: impl std::fmt::Display) {

@@ -10,7 +10,7 @@ const ALIASES: [&str; 2] = ["deepseek-chat", "deepseek-reasoner"];
 
 /// How the server listens, names its model, and treats requests (server.md 1).
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ServerConfig {
     /// Addresses or names to listen on.
     pub hosts: Vec<String>,

@@ -72,9 +72,9 @@ impl Connections {
         let (gate, watched) = (self.gate, Arc::clone(&watch));
         let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let (gate, under_way) = (Arc::clone(&gate), UnderWay(Arc::clone(&watched)));
-            let ambiguous = watched.begin();
+            let head = watched.begin();
             async move {
-                let response = gate.answer(request.map(Body::new), peer, ambiguous).await;
+                let response = gate.answer(request.map(Body::new), peer, head).await;
                 Ok::<_, Infallible>(response.map(|body| Held::body(body, under_way)))
             }
         });

@@ -2,6 +2,7 @@
 //! and what the server's end does to it.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use ds4_engine::{Cancel, Delta, Event, Source, StopReason, Timings, Usage};
 use ds4_text::ToolCallKind;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use crate::app::App;
@@ -322,9 +323,7 @@ fn tier(source: Source) -> &'static str {
 async fn after(start: Instant, limit: Option<Duration>) {
     match limit.and_then(|limit| start.checked_add(limit)) {
         Some(end) => sleep_until(end.into()).await,
-        None => loop {
-            sleep(Duration::from_secs(3600)).await;
-        },
+        None => pending().await,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::call::{Call, request_id};
@@ -17,6 +17,7 @@ use crate::keys::{Keys, Owner};
 use crate::lifecycle::{Held, Lifecycle, Stage};
 use crate::origin::Origins;
 use crate::routes::family;
+use crate::wire::Head;
 use crate::{path, reply};
 
 /// Bytes of a request's path with its query.
@@ -58,14 +59,14 @@ impl Gate {
         assert!(self.router.set(router).is_ok(), "a gate is opened once");
     }
 
-    /// The response to a request. `ambiguous`: its head tells two lengths of the body.
-    pub(crate) async fn answer(&self, request: Request<Body>, peer: Peer, ambiguous: bool) -> Response<Body> {
+    /// The response to a request. `head`: what the connection thinks of it.
+    pub(crate) async fn answer(&self, request: Request<Body>, peer: Peer, head: Head) -> Response<Body> {
         let running = self.lifecycle.request();
         let id = request_id(request.headers());
         let origin = request.headers().get(header::ORIGIN).cloned();
         let preflight = *request.method() == Method::OPTIONS;
         let mut of_family = family(&request);
-        let mut response = match self.admit(request, peer, ambiguous) {
+        let mut response = match self.admit(request, peer, head) {
             _ if preflight => reply::empty(StatusCode::NO_CONTENT),
             Err(error) => error.response(of_family, &id),
             Ok((request, owner)) => {
@@ -88,21 +89,21 @@ impl Gate {
         headers.insert("x-request-id", value);
         headers.insert(header::SERVER, HeaderValue::from_static(concat!("ds4/", env!("CARGO_PKG_VERSION"))));
         self.origins.put_headers(origin.as_ref(), preflight, headers);
-        if ambiguous || self.lifecycle.stage() != Stage::Serving {
+        if head != Head::Fine || self.lifecycle.stage() != Stage::Serving {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Held::body(body, running))
     }
 
     /// The request as the routes know it, and whose it is.
-    fn admit(&self, mut request: Request<Body>, peer: Peer, ambiguous: bool) -> Result<(Request<Body>, Option<Owner>)> {
-        if ambiguous {
+    fn admit(&self, mut request: Request<Body>, peer: Peer, head: Head) -> Result<(Request<Body>, Option<Owner>)> {
+        if head == Head::Ambiguous {
             let message = "a request has either a Content-Length or a Transfer-Encoding";
             return Err(ApiError::malformed(message));
         }
-        if request.uri().to_string().len() > MAX_LINE {
+        if head == Head::TooLong || request.uri().to_string().len() > MAX_LINE {
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return Err(ApiError::new(status, None, format!("path and query are longer than {MAX_LINE} bytes")));
+            return Err(ApiError::new(status, None, "the request's head is too long"));
         }
         let headers = request.headers();
         let named = headers.contains_key(header::HOST) || request.uri().authority().is_some();
@@ -127,17 +128,13 @@ impl Gate {
     async fn route(&self, mut request: Request<Body>, call: &Arc<Call>) -> Response<Body> {
         let health = OPEN[..2].contains(&call.path.as_str());
         if self.lifecycle.stage() != Stage::Serving && !TO_THE_END.contains(&call.path.as_str()) {
-            return match health {
-                true => unhealthy(&json!({"status": "shutting_down"})),
-                false => ApiError::shutting_down().response(call.family, &call.id),
-            };
+            let error = ApiError::shutting_down();
+            return away(call, health.then(|| json!({"status": "shutting_down"})), &error);
         }
         let Some(router) = self.router.get() else {
             let progress = f64::from(self.loaded.load(Ordering::Relaxed)) / 1e6;
-            return match health {
-                true => unhealthy(&json!({"status": "loading", "progress": progress})),
-                false => ApiError::loading().response(call.family, &call.id),
-            };
+            let state = health.then(|| json!({"status": "loading", "progress": progress}));
+            return away(call, state, &ApiError::loading());
         };
         request.extensions_mut().insert(Arc::clone(call));
         match router.clone().oneshot(request).await {
@@ -147,6 +144,10 @@ impl Gate {
     }
 }
 
-fn unhealthy(body: &serde_json::Value) -> Response<Body> {
-    reply::with(StatusCode::SERVICE_UNAVAILABLE, "application/json", body.to_string())
+/// Why nobody is served: the state for those who asked for it, an error for all others.
+fn away(call: &Call, state: Option<Value>, error: &ApiError) -> Response<Body> {
+    match state {
+        Some(state) => reply::with(StatusCode::SERVICE_UNAVAILABLE, "application/json", state.to_string()),
+        None => error.response(call.family, &call.id),
+    }
 }

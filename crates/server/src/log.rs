@@ -30,9 +30,10 @@ pub fn start_log(config: &LogConfig) -> io::Result<()> {
     };
     let builder = fmt().with_max_level(level).with_target(false).with_ansi(colour).with_writer(move || output.clone());
     // A second server in the same process logs where the first one does.
-    let _ = match config.json {
-        true => tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish()),
-        false => tracing::subscriber::set_global_default(builder.finish()),
+    let _ = if config.json {
+        tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
+    } else {
+        tracing::subscriber::set_global_default(builder.finish())
     };
     Ok(())
 }

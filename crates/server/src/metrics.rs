@@ -1,6 +1,7 @@
 //! What the server counts (server.md 17). Requests report what they hear; the engine is only ever read through its atomics,
 //! so that looking costs it nothing.
 
+use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -202,11 +203,13 @@ fn steps(prefix: &str, app: &App, activity: &ds4_engine::Activity) -> String {
         // Only the class is known: its upper end stands for all of it.
         sum += n as f64 * f64::from(1_u32 << i);
         if i + 1 < activity.sizes.len() {
-            out += &format!("{name}_bucket{{le=\"{}.0\",model_name=\"{model}\"}} {below}\n", 1_u32 << i);
+            let _ = writeln!(out, "{name}_bucket{{le=\"{}.0\",model_name=\"{model}\"}} {below}", 1_u32 << i);
         }
     }
-    out += &format!("{name}_bucket{{le=\"+Inf\",model_name=\"{model}\"}} {below}\n");
-    out + &format!("{name}_count{{model_name=\"{model}\"}} {below}\n{name}_sum{{model_name=\"{model}\"}} {sum:.1}\n")
+    let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\",model_name=\"{model}\"}} {below}");
+    let _ = writeln!(out, "{name}_count{{model_name=\"{model}\"}} {below}");
+    let _ = writeln!(out, "{name}_sum{{model_name=\"{model}\"}} {sum:.1}");
+    out
 }
 
 fn build(prefix: &str, app: &App) -> String {

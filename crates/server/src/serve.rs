@@ -30,7 +30,7 @@ use crate::{log, routes};
 /// How often the engine is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// An engine that completes no step for so long, with something to do, is stuck.
-const WEDGED: Duration = Duration::from_secs(60);
+const WEDGED: Duration = Duration::from_mins(1);
 /// For answers that were cut off to say so.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// For the engine to put away what it holds.
@@ -169,7 +169,7 @@ impl Server {
             let mut asked = Asked { signals: &mut self.signals, switch: &self.switch };
             let service = tokio::select! {
                 loaded = load => loaded.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))?,
-                () = asked.to_end(&self.gate, None) => return Ok(End::Stopped),
+                () = asked.end(&self.gate, None) => return Ok(End::Stopped),
             };
             let Service { engine, tokenizer, model } = service;
             let app = App::new(engine, tokenizer, self.config, model, self.gate.lifecycle.clone())?;
@@ -187,7 +187,7 @@ impl Server {
 /// From the first request to the last.
 async fn live(gate: &Gate, app: &Arc<App>, mut asked: Asked<'_>) -> End {
     tokio::select! {
-        () = asked.to_end(gate, Some(app)) => {}
+        () = asked.end(gate, Some(app)) => {}
         error = broken(app) => {
             error!(%error, "the engine failed");
             gate.lifecycle.enter(Stage::Draining);
@@ -201,7 +201,7 @@ async fn live(gate: &Gate, app: &Arc<App>, mut asked: Asked<'_>) -> End {
     gate.lifecycle.enter(Stage::Draining);
     let ended = tokio::select! {
         () = drain(gate, app) => End::Stopped,
-        () = asked.to_end(gate, Some(app)) => End::Forced,
+        () = asked.end(gate, Some(app)) => End::Forced,
     };
     info!(forced = matches!(ended, End::Forced), "stopped");
     ended
@@ -265,7 +265,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// Returns when somebody asks for the end; does what else is asked for meanwhile.
-    async fn to_end(&mut self, gate: &Gate, app: Option<&App>) {
+    async fn end(&mut self, gate: &Gate, app: Option<&App>) {
         loop {
             let signal = tokio::select! {
                 signal = self.signals.next() => signal,

@@ -75,11 +75,11 @@ impl Watch {
         Arc::new(Self { socket, state: Mutex::new(state) })
     }
 
-    /// A request's head is complete. Whether it was ambiguous about the length of the body.
-    pub(crate) fn begin(&self) -> bool {
+    /// A request's head is complete.
+    pub(crate) fn begin(&self) -> Head {
         let mut state = self.lock();
         state.phase = Phase::Busy;
-        two_lengths(&std::mem::take(&mut state.head))
+        Head::of(&std::mem::take(&mut state.head))
     }
 
     /// The request was answered.
@@ -157,15 +157,32 @@ impl Watch {
     }
 }
 
-/// Both ways of telling a body's length in one head: what stands between the two is anybody's guess.
-fn two_lengths(bytes: &[u8]) -> bool {
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(bytes.len());
-    let has = |name: &[u8]| {
-        bytes[..end].split(|&b| b == b'\n').any(|line| {
-            line.split(|&b| b == b':').next().is_some_and(|found| found.trim_ascii().eq_ignore_ascii_case(name))
-        })
-    };
-    has(b"content-length") && has(b"transfer-encoding")
+/// What is wrong with a request's head, as far as hyper does not say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    Fine,
+    /// Two ways of telling the body's length: what stands between the two ends is anybody's guess.
+    Ambiguous,
+    TooLong,
+}
+
+impl Head {
+    /// `bytes` begin with a head and are cut at the most that a head may have.
+    fn of(bytes: &[u8]) -> Self {
+        let ends = |mark: &[u8]| bytes.windows(mark.len()).position(|found| found == mark);
+        let end = ends(b"\r\n\r\n").or_else(|| ends(b"\n\n"));
+        let head = &bytes[..end.unwrap_or(bytes.len())];
+        let has = |name: &[u8]| {
+            head.split(|&b| b == b'\n').any(|line| {
+                line.split(|&b| b == b':').next().is_some_and(|found| found.trim_ascii().eq_ignore_ascii_case(name))
+            })
+        };
+        match () {
+            () if end.is_none() && bytes.len() >= MAX_HEAD => Head::TooLong,
+            () if has(b"content-length") && has(b"transfer-encoding") => Head::Ambiguous,
+            () => Head::Fine,
+        }
+    }
 }
 
 /// The end of a connection that hyper holds.
@@ -219,12 +236,17 @@ impl AsyncWrite for Wire {
 
 #[cfg(test)]
 mod tests {
-    use super::two_lengths;
+    use super::{Head, MAX_HEAD};
 
     #[test]
-    fn a_head_with_both_lengths_is_found() {
-        assert!(two_lengths(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\ncontent-length : 3\r\n\r\nabc"));
-        assert!(!two_lengths(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nTransfer-Encoding: chunked\r\n"));
-        assert!(!two_lengths(b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: content-length: 3\r\n\r\n"));
+    fn heads_that_say_too_much_are_found() {
+        let both = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\ncontent-length : 3\r\n\r\nabc";
+        assert_eq!(Head::of(both), Head::Ambiguous);
+        let body = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nTransfer-Encoding: chunked\r\n";
+        assert_eq!(Head::of(body), Head::Fine);
+        let value = b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: content-length: 3\r\n\r\n";
+        assert_eq!(Head::of(value), Head::Fine);
+        assert_eq!(Head::of(&vec![b'a'; MAX_HEAD]), Head::TooLong);
+        assert_eq!(Head::of(b""), Head::Fine, "a head that was read with the request before");
     }
 }

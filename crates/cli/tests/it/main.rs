@@ -10,6 +10,8 @@ mod program;
 mod quantize;
 mod sampling;
 #[cfg(unix)]
+mod server;
+#[cfg(unix)]
 mod signals;
 mod stub;
 mod synth;

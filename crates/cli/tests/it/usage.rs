@@ -15,6 +15,7 @@ fn help_goes_to_standard_output_and_topics_are_known() {
         &["eval", "-h"],
         &["check", "eval", "-h"],
         &["kv", "-h"],
+        &["server", "--help"],
     ] {
         let ran = program.works(args);
         assert!(ran.out.starts_with("usage: ds4") && ran.err.is_empty(), "{args:?}: {}", ran.out);

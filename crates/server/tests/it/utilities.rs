@@ -78,7 +78,7 @@ fn slots_are_shown_to_owners_of_a_key() {
 #[test]
 fn a_request_is_cancelled_by_its_id() {
     let live = Live::start(config());
-    let mut running = live.begin("hello", true);
+    let running = live.begin("hello", true);
     live.until(1, 0);
     let cancelled = live.post("/v1/requests/hello/cancel", &json!({}));
     assert_eq!((cancelled.status, &cancelled.json()["cancelled"]), (200, &json!(1)));
@@ -105,7 +105,9 @@ fn time_limits_end_requests() {
 #[test]
 fn a_full_queue_says_when_to_come_back() {
     let live = Live::start(config());
-    let _held: Vec<_> = ["a", "b", "c"].iter().map(|text| live.begin(text, true)).collect();
+    let _running = live.begin("a", true);
+    live.until(1, 0);
+    let _waiting = [live.begin("b", true), live.begin("c", true)];
     live.until(1, 2);
     let refused = live.post("/v1/chat/completions", &chat("d", false));
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("queue_full")));
@@ -134,7 +136,7 @@ fn metrics_follow_requests() {
     let at_least = |start: &str, least: f64| {
         assert!(value(text, start).is_some_and(|found| found >= least), "{start}\n{text}");
     };
-    at_least("ds4:request_success_total{finished_reason=\"stop\"", -1.0);
+    at_least("ds4:request_success_total{", 2.0);
     at_least("ds4:generation_tokens_total{", 2.0 * answer["usage"]["completion_tokens"].as_f64().expect("a number"));
     at_least("ds4:prefix_cache_hits_total{", 1.0);
     at_least("ds4:time_to_first_token_seconds_count{", 2.0);

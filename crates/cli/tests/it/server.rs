@@ -1,0 +1,246 @@
+//! The server as its users run it: a process with flags, a port, files and signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::program::Program;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Server {
+    child: Child,
+    address: String,
+}
+
+/// A command line with nothing from outside in it.
+fn command(program: &Program, args: &[&str]) -> Command {
+    let mut command = program.surrounded(Command::new(env!("CARGO_BIN_EXE_ds4-server")), args);
+    command.env_remove("DS4_API_KEY").env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Server {
+    fn start(program: &Program, args: &[&str]) -> Self {
+        Self::of(command(program, &[&["--port", "0", "-c", "2048", "--parallel", "2"], args].concat()))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the program starts");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        out.read_line(&mut line).expect("a line");
+        let address = line.trim().strip_prefix("listening on http://").map(str::to_owned);
+        let Some(address) = address else {
+            let mut err = String::new();
+            child.stderr.take().expect("a pipe").read_to_string(&mut err).expect("UTF-8");
+            panic!("{line}{err}");
+        };
+        Self { child, address }
+    }
+
+    fn ask(&self, head: &str, body: &str) -> (u16, String) {
+        let mut stream = self.begin(head, body);
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text);
+        let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        (status, text.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+    }
+
+    fn begin(&self, head: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let length = body.len();
+        let request = format!(
+            "{head}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\
+             Content-Type: application/json\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        stream
+    }
+
+    fn chat(&self, more: &Value) -> Value {
+        let mut body = json!({"messages": [{"role": "user", "content": "Hello"}], "temperature": 0});
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let (status, answer) = self.ask("POST /v1/chat/completions HTTP/1.1", &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).expect("JSON")
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// The exit code and everything said on standard error.
+    fn ends(mut self) -> (Option<i32>, String) {
+        let started = Instant::now();
+        while self.child.try_wait().expect("a state").is_none() {
+            assert!(started.elapsed() < PATIENCE, "it still runs");
+            sleep(Duration::from_millis(10));
+        }
+        let mut err = String::new();
+        self.child.stderr.take().expect("a pipe").read_to_string(&mut err).expect("UTF-8");
+        (self.child.wait().expect("ended").code(), err)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_miniature_answers_over_http() {
+    let program = Program::new();
+    let server = Server::start(&program, &["--served-model-name", "mini"]);
+    let answer = server.chat(&json!({}));
+    assert_eq!(answer["model"], "mini");
+    assert!(answer["choices"][0]["message"]["content"].as_str().is_some_and(|text| text.contains("Hello")), "{answer}");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(server.ask("GET /health HTTP/1.1", "").0, 200);
+    let (status, page) = server.ask("GET / HTTP/1.1", "");
+    assert!(status == 200 && page.starts_with("<!doctype html>"));
+    server.signal("TERM");
+    let (code, err) = server.ends();
+    assert_eq!(code, Some(0), "{err}");
+    for said in [
+        "bound to http://127.0.0.1:",
+        "model: ds4-mini.gguf: ",
+        "memory: weights ",
+        "for each of 2 sequences of 2048 tokens",
+    ] {
+        assert!(err.contains(&format!("ds4-server: {said}")) || err.contains(said), "{said}: {err}");
+    }
+    for logged in ["phase=\"start\"", "phase=\"finish\"", "cached="] {
+        assert!(err.contains(logged), "{logged}: {err}");
+    }
+    assert!(!err.contains("Hello"), "no texts in the log: {err}");
+}
+
+#[test]
+fn signals_end_it_gently_then_at_once() {
+    let program = Program::endless();
+    let body =
+        r#"{"messages": [{"role": "user", "content": "a"}], "stream": true, "ignore_eos": true, "max_tokens": 1500}"#;
+    let one = |program: &Program, args: &[&str]| {
+        let server = Server::start(program, args);
+        let mut stream = server.begin("POST /v1/chat/completions HTTP/1.1", body);
+        stream.read_exact(&mut [0; 400]).expect("the beginning of an answer");
+        server.signal("INT");
+        (server, stream)
+    };
+    let (server, mut stream) = one(&program, &["--drain-timeout-sec", "1"]);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("the end");
+    assert!(rest.contains("shutting_down") && !rest.contains("[DONE]"), "{rest}");
+    assert_eq!(server.ends().0, Some(0));
+    let (server, _stream) = one(&program, &[]);
+    sleep(Duration::from_millis(200));
+    let started = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.ends().0, Some(130));
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn keys_log_and_trace_are_opened_again_on_hangup() {
+    let program = Program::new();
+    program.write("keys", "first alice\n");
+    let args = ["--api-key-file", "keys", "--log-file", "log", "--log-format", "json", "--trace", "trace"];
+    let server = Server::start(&program, &args);
+    let models = |key: &str| server.ask(&format!("GET /v1/models HTTP/1.1\r\nX-Api-Key: {key}"), "").0;
+    assert_eq!((models("first"), models("second")), (200, 401));
+    let body = r#"{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}"#;
+    let ask = |key: &str| server.ask(&format!("POST /v1/chat/completions HTTP/1.1\r\nX-Api-Key: {key}"), body).0;
+    assert_eq!(ask("first"), 200);
+    program.write("keys", "second\n");
+    for name in ["log", "trace"] {
+        std::fs::rename(program.path(name), program.path(&format!("{name}.1"))).expect("renamed");
+    }
+    server.signal("HUP");
+    sleep(Duration::from_millis(300));
+    assert_eq!((models("first"), models("second")), (401, 200));
+    assert_eq!(ask("second"), 200);
+    server.signal("USR1");
+    sleep(Duration::from_millis(300));
+    for name in ["log", "log.1", "trace", "trace.1"] {
+        let mode = std::fs::metadata(program.path(name)).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let lines = |name: &str| -> Vec<Value> {
+        let text = String::from_utf8(program.read(name)).expect("UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
+    };
+    let before = lines("log.1");
+    assert!(before.iter().any(|line| line["phase"] == "start" && line["key"] == "alice"), "{before:?}");
+    assert!(lines("log").iter().any(|line| line["message"] == "dump" && line["slots"] == 2));
+    for name in ["trace", "trace.1"] {
+        let text = String::from_utf8_lossy(&program.read(name)).into_owned();
+        assert!(text.contains("<｜User｜>Hello") && !text.contains("second") && !text.contains("first"), "{text}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_found_before_the_model_is_loaded() {
+    let program = Program::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let output = command(&program, &["--port", &port.to_string()]).output().expect("it ends");
+    let err = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1));
+    let last = err.lines().last().expect("a line");
+    assert_eq!(last, format!("ds4-server: cannot listen on 127.0.0.1:{port}: Address already in use"));
+    assert!(!err.contains("memory:"), "{err}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_its_own_name() {
+    let program = Program::new();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--port", "x"], 2, "invalid value for --port: x"),
+        (&["--kv-disk-dir", "d"], 2, "--kv-disk-dir is not supported by this build"),
+        (&["--host", "no.such.host.invalid", "--port", "0"], 1, "cannot listen on no.such.host.invalid:0: "),
+        (&["--api-key-file", "none", "--port", "0"], 1, "cannot use API key file: none: No such file or directory"),
+        (&["-m", "none", "--port", "0"], 1, "cannot open model: none: No such file or directory"),
+        (
+            &["--parallel", "1000", "-c", "60000", "--port", "0", "--backend", "frob"],
+            2,
+            "invalid value for --backend: frob",
+        ),
+        (&["--chdir", "nowhere"], 1, "cannot change to folder: nowhere: No such file or directory"),
+    ];
+    for (args, code, said) in cases {
+        let output = command(&program, args).output().expect("it ends");
+        let err = String::from_utf8(output.stderr).expect("UTF-8");
+        let last = err.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(*code), "{args:?}: {err}");
+        assert!(last.starts_with(&format!("ds4-server: {said}")), "{args:?}: {err}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn several_hosts_share_a_port_and_the_environment_may_hold_the_key() {
+    let program = Program::new();
+    let mut with_key =
+        command(&program, &["--port", "0", "--parallel", "1", "--host", "localhost", "--host", "127.0.0.2"]);
+    with_key.env("DS4_API_KEY", "secret");
+    let server = Server::of(with_key);
+    let port = server.address.rsplit(':').next().expect("a port").to_owned();
+    let other = Server {
+        address: format!("127.0.0.2:{port}"),
+        child: command(&program, &["--help"]).spawn().expect("a child"),
+    };
+    assert_eq!(other.ask("GET /health HTTP/1.1", "").0, 200);
+    assert_eq!(other.ask("GET /v1/models HTTP/1.1", "").0, 401);
+    assert_eq!(other.ask("GET /v1/models HTTP/1.1\r\nAuthorization: Bearer secret", "").0, 200);
+}
