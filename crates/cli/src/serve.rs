@@ -6,24 +6,20 @@ mod options;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ds4_engine::KvLog;
 use ds4_model::MemoryPlan;
-use ds4_server::{ModelInfo, Server, StartError};
+use ds4_server::{End, ModelInfo, Server, Service, StartError};
 use ds4_text::Thinking;
 
 use crate::config::{self, ModelSource, Runtime, Surroundings};
 use crate::device::{Loaded, ModelFile, Seats, open_file, planned};
-use crate::failure::usage;
+use crate::failure::{Interrupted, usage};
 use crate::lock::Lock;
 use crate::memory::{available, size};
 use crate::{help, state, terminal};
 use options::{Asked, MOST_PARALLEL, Options};
-
-/// Time that saving the sequences may take at the end.
-const SAVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Context below which thinking at length makes no sense.
 const MAX_THINKING_CTX: u32 = 393_216;
@@ -37,6 +33,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
 }
 
 fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    options.kv.check()?;
     if let Some(folder) = &options.chdir {
         std::env::set_current_dir(folder).with_context(|| format!("cannot change to folder: {}", folder.display()))?;
     }
@@ -59,38 +56,36 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         options.server.state_key = ds4_server::load_or_create_key(&folder)
             .with_context(|| format!("cannot read or make the key in {}", folder.display()))?;
     }
+    ds4_server::start_log(&options.server.log).context("cannot open log file")?;
     let server = Server::bind(options.server.clone()).map_err(start_error)?;
     for address in server.addresses() {
         note(format_args!("bound to http://{address}, loading the model"));
     }
-    let info = info(&file, &runtime);
-    note(format_args!(
-        "model: {}: {} layers, {} parameters, mostly {}",
-        info.file,
-        file.shape.n_layer,
-        info.parameters.map_or_else(String::new, count),
-        info.quant
-    ));
-    let _lock = Lock::for_model(&source, runtime.no_lock)?;
-    let slots = fit(&file, &runtime, options.parallel)?;
-    let seats = Seats {
-        slots,
-        queue: Some(options.queue),
-        prefill_quantum: Some(options.quantum),
-        kv: options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}")))),
-        ..Seats::default()
-    };
-    let loaded = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
     let addresses = server.addresses().to_vec();
-    let Loaded { file, engine } = loaded;
-    let tokenizer = std::sync::Arc::clone(&file.tokenizer);
-    server.run(engine.clone(), tokenizer, info, || announce(&addresses, &options, out))?;
-    let saved = engine.shutdown(SAVE_LIMIT);
-    if options.kv.dir.is_some() {
-        let rest = if saved.complete { "" } else { ", not all of it in time" };
-        note(format_args!("kv: saved {} sequences, left out {}{rest}", saved.saved, saved.unsaved));
+    let (queue, quantum, parallel) = (options.queue, options.quantum, options.parallel);
+    let kv = options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}"))));
+    let load = move || {
+        let info = info(&file, &runtime);
+        note(format_args!(
+            "model: {}: {} layers, {} parameters, mostly {}",
+            info.file,
+            file.shape.n_layer,
+            info.parameters.map_or_else(String::new, count),
+            info.quant
+        ));
+        let lock = Lock::for_model(&source, runtime.no_lock)?;
+        let slots = fit(&file, &runtime, parallel)?;
+        let seats = Seats { slots, queue: Some(queue), prefill_quantum: Some(quantum), kv, ..Seats::default() };
+        let Loaded { file, engine } = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
+        // Held until the process ends.
+        std::mem::forget(lock);
+        anyhow::Ok(Service { engine, tokenizer: std::sync::Arc::clone(&file.tokenizer), model: info })
+    };
+    match server.run(load, || announce(&addresses, &options, out))? {
+        End::Stopped => Ok(()),
+        End::Forced => Err(Interrupted { code: 130 }.into()),
+        End::Failed(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 /// Says on standard output where requests are taken.

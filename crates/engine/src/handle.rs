@@ -1,7 +1,7 @@
 //! The door: the only thing front ends hold. It checks what enters on the caller's thread and passes it to the one
 //! thread that owns the model. It computes nothing.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -77,6 +77,10 @@ impl EngineHandle {
             fingerprint: model.fingerprint(),
             queue: config.queue,
             waiting: AtomicUsize::new(0),
+            steps: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+            held: AtomicU64::new(0),
+            sizes: Default::default(),
             failure: OnceLock::new(),
             thread: Mutex::new(None),
         });
@@ -113,6 +117,17 @@ impl EngineHandle {
     /// Requests that wait for a slot.
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// What the engine is doing, without asking it.
+    pub fn activity(&self) -> Activity {
+        let Shared { steps, running, held, sizes, .. } = &*self.shared;
+        Activity {
+            steps: steps.load(Ordering::Relaxed),
+            running: running.load(Ordering::Relaxed),
+            held: held.load(Ordering::Relaxed),
+            sizes: std::array::from_fn(|i| sizes[i].load(Ordering::Relaxed)),
+        }
     }
 
     /// Queues a generation. Its events follow on `request.events`, the last one `Done` or `Failed`.
@@ -269,6 +284,22 @@ impl std::fmt::Debug for EngineHandle {
     }
 }
 
+/// What the engine did so far and what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Completed steps.
+    pub steps: u64,
+    /// Requests that have a slot.
+    pub running: usize,
+    /// Tokens whose state is in slots.
+    pub held: u64,
+    /// Completed steps by the tokens they evaluated: entry `i` counts those of more than `2^(i-1)` and at most `2^i`.
+    pub sizes: [u64; STEP_SIZES],
+}
+
+/// Classes of steps by size; the last one has no upper end.
+pub const STEP_SIZES: usize = 16;
+
 /// What handles and thread have in common.
 pub(crate) struct Shared {
     limits: Limits,
@@ -278,11 +309,28 @@ pub(crate) struct Shared {
     /// Present if there is a store.
     kv: Option<Arc<Counters>>,
     waiting: AtomicUsize,
+    steps: AtomicU64,
+    running: AtomicUsize,
+    held: AtomicU64,
+    sizes: [AtomicU64; STEP_SIZES],
     failure: OnceLock<Error>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Shared {
+    /// What has a slot now, and what all slots hold.
+    pub(crate) fn occupied(&self, running: usize, held: u64) {
+        self.running.store(running, Ordering::Relaxed);
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// A step of `tokens` tokens is done.
+    pub(crate) fn stepped(&self, tokens: usize) {
+        let class = tokens.max(1).next_power_of_two().trailing_zeros() as usize;
+        self.sizes[class.min(STEP_SIZES - 1)].fetch_add(1, Ordering::Relaxed);
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Records why the engine ends; the first reason stays.
     pub(crate) fn fail(&self, error: Error) {
         let _ = self.failure.set(error);

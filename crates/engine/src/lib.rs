@@ -26,7 +26,7 @@ pub use constraint::Constraint;
 pub use draft::{Agreement, AgreementRequest};
 pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};
-pub use handle::{EngineConfig, EngineHandle};
+pub use handle::{Activity, EngineConfig, EngineHandle, STEP_SIZES};
 pub use kvstore::{
     KvCompression, KvFault, KvFaults, KvLog, KvMisses, KvObject, KvOp, KvRole, KvSkips, KvStats, KvStoreConfig,
     kv_list, kv_remove, kv_verify,

@@ -138,15 +138,24 @@ impl Scheduler {
 
     fn run(&mut self) -> Result<()> {
         loop {
+            self.tell();
             self.receive();
             self.sweep();
             self.admit()?;
+            self.tell();
             if self.seats.iter().any(|seat| seat.job.is_some()) {
                 self.advance()?;
             } else if self.closing {
                 return Ok(());
             }
         }
+    }
+
+    /// Puts what the slots hold where others can see it.
+    fn tell(&self) {
+        let running = self.seats.iter().filter(|seat| seat.job.is_some()).count();
+        let held = self.seats.iter().map(|seat| u64::from(seat.session.position())).sum();
+        self.shared.occupied(running, held);
     }
 
     /// Takes in what has arrived; waits for something if there is nothing else to do.
@@ -368,6 +377,7 @@ impl Scheduler {
             }
             return fatal(error);
         }
+        self.shared.stepped(tokens.len());
         let mut rest = &self.logits[..];
         for span in &spans {
             let (rows, later) = rest.split_at(span.logit_rows() * n_vocab);

@@ -1,19 +1,24 @@
 //! What all handlers share: the door, the tokenizer, the settings. Turns an order into ids and ids into a running job.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ds4_engine::{EngineHandle, Request, SamplingParams};
+use ds4_engine::{Cancel, EngineHandle, Request, SamplingParams};
 use ds4_text::{ChatRequest, Exact, Message, Prompt, Role, Tokenizer, render};
 use tokio::sync::mpsc;
 
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
+use crate::follow::{Answers, Follow};
 use crate::grammar::{GrammarError, Grammars};
 use crate::job::{Job, Trade};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::order::{Choice, Format, Order, Source};
 use crate::replay::{Replay, Seal};
 use crate::responses::Store;
+use crate::trace::Trace;
 
 /// What is known of the loaded model, for `/v1/models`, `/props` and the like.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +47,12 @@ pub(crate) struct App {
     pub(crate) grammars: std::result::Result<Grammars, GrammarError>,
     pub(crate) replay: Replay,
     pub(crate) responses: Store,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) answers: Answers,
+    pub(crate) metrics: Metrics,
+    pub(crate) trace: Option<Trace>,
+    /// The engine does nothing although there is something to do.
+    pub(crate) wedged: AtomicBool,
     pub(crate) started: Instant,
     /// Seconds since 1970 at the start: `created` of the models.
     pub(crate) created: u64,
@@ -53,13 +64,33 @@ impl App {
         tokenizer: Arc<Tokenizer>,
         config: ServerConfig,
         model: ModelInfo,
-    ) -> Arc<App> {
+        lifecycle: Lifecycle,
+    ) -> std::io::Result<Arc<App>> {
         let (started, created) = (Instant::now(), unix_time());
         let seal = Seal::new(&config.state_key, config.canonical_name(), &tokenizer);
         let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay);
         let grammars = Grammars::new(Arc::clone(&tokenizer));
         let responses = Store::new(config.response_store);
-        Arc::new(App { engine, tokenizer, config, model, grammars, replay, responses, started, created })
+        let prefix = config.metrics_prefix.as_deref().unwrap_or("ds4");
+        let metrics = Metrics::new(prefix, config.canonical_name());
+        let trace = Trace::open(&config)?;
+        let (answers, wedged) = (Answers::default(), AtomicBool::new(false));
+        Ok(Arc::new(App {
+            engine,
+            tokenizer,
+            config,
+            model,
+            lifecycle,
+            answers,
+            metrics,
+            trace,
+            wedged,
+            grammars,
+            replay,
+            responses,
+            started,
+            created,
+        }))
     }
 
     /// Build, weights and device: equal values mean equal answers to equal seeds.
@@ -123,6 +154,8 @@ impl App {
         let seed = order.sampling.seed.wrapping_add(u64::from(i));
         let chat = matches!(order.source, Source::Chat { continued: false, .. });
         let prompt = ids.len() as u32;
+        let cancel = Cancel::default();
+        let mut follow = Follow::new(self, order, &ids, trade, &cancel);
         let hear = ds4_engine::Listener::new(move |event| sender.send(event).is_ok());
         let request = Request {
             sampling: SamplingParams { seed, ..order.sampling },
@@ -138,12 +171,22 @@ impl App {
             constraint: order.constraint.clone(),
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
+            cancel: cancel.clone(),
+            tenant: tenant_number(&order.tenant),
             ..Request::new(ids, hear)
         };
-        let cancel = request.cancel.clone();
-        self.engine.submit(request).map_err(|e| ApiError::from_engine(&e, trade.param()))?;
-        Ok(Job::new(Arc::clone(self), order, events, cancel, trade, prompt))
+        if let Err(error) = self.engine.submit(request) {
+            let error = ApiError::from_engine(&error, trade.param());
+            follow.fail(&error);
+            return Err(error);
+        }
+        Ok(Job::new(Arc::clone(self), order, events, follow, trade, prompt))
     }
+}
+
+/// A tenant as the engine tells them apart: the same after a restart.
+fn tenant_number(tenant: &str) -> u64 {
+    u64::from_str_radix(tenant, 16).unwrap_or(0)
 }
 
 /// The schema that the prompt shows the model; the grammar holds it to it.

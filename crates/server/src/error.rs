@@ -72,6 +72,19 @@ impl ApiError {
         Self { retry_after: Some(5), ..error }
     }
 
+    pub(crate) fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, Some(code), message)
+    }
+
+    pub(crate) fn unauthorized() -> Self {
+        let message = "missing or wrong API key: send it as Authorization: Bearer KEY or X-Api-Key: KEY";
+        Self::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), message)
+    }
+
+    pub(crate) fn timeout(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, Some("timeout"), message)
+    }
+
     pub(crate) fn loading() -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("loading"), "the model is loading");
         Self { retry_after: Some(2), ..error }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{App, fresh_id};
 use crate::error::{ApiError, Result};
+use crate::follow::Follow;
 use crate::order::{Order, Source, Tool};
 use crate::replay::{Chain, Replay, Turn};
 
@@ -162,7 +163,7 @@ impl Outcome {
 pub(crate) struct Job {
     app: Arc<App>,
     events: UnboundedReceiver<Event>,
-    cancel: Cancel,
+    follow: Follow,
     trade: Trade,
     tools: Vec<Tool>,
     /// Log-probabilities of tokens whose text has not been released.
@@ -178,7 +179,7 @@ impl Job {
         app: Arc<App>,
         order: &Order,
         events: UnboundedReceiver<Event>,
-        cancel: Cancel,
+        follow: Follow,
         trade: Trade,
         prompt: u32,
     ) -> Self {
@@ -191,12 +192,12 @@ impl Job {
             Source::Chat { .. } | Source::Raw(_) => (None, false),
         };
         let tools = order.tools.clone();
-        Job { app, events, cancel, trade, tools, held: Vec::new(), chain, thinking, outcome }
+        Job { app, events, follow, trade, tools, held: Vec::new(), chain, thinking, outcome }
     }
 
     /// What stops the answer.
     pub(crate) fn cancel(&self) -> Cancel {
-        self.cancel.clone()
+        self.follow.cancellation()
     }
 
     /// The reasoning so far, sealed for the client to keep.
@@ -217,7 +218,7 @@ impl Job {
     /// The next piece; after `Done` or an error there is none.
     pub(crate) async fn next(&mut self) -> Result<Piece> {
         loop {
-            let event = self.events.recv().await;
+            let event = self.follow.hear(&mut self.events).await?;
             match event {
                 None => return Err(ApiError::engine("the engine stopped")),
                 Some(Event::Prefill { done, total, cached, .. }) => {
@@ -295,6 +296,6 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.follow.cancel();
     }
 }

@@ -5,6 +5,7 @@ use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
+use crate::call;
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
@@ -147,7 +148,7 @@ impl Order {
             n,
             stream: body.flag("stream")?.unwrap_or(false),
             timings: body.flag("timings")?.unwrap_or(false),
-            tenant: String::new(),
+            tenant: call::tenant(config),
             warnings: Vec::new(),
             constraint: None,
         })

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::app::{App, fresh_id};
+use crate::app::App;
+use crate::call::{self, Call, request_id};
 use crate::error::{ApiError, Family, Result};
-use crate::{anthropic, fields, openai, reply, responses};
+use crate::{anthropic, fields, openai, reply, responses, utilities};
 
 /// All routes, with what surrounds them.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -25,7 +26,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(stored_responses())
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
-        .route("/health", get(health))
+        .merge(utilities::routes())
         .fallback(|uri: Uri| async move {
             Failed(ApiError::not_found("not_found", format!("no such path: {}", uri.path()))).into_response()
         })
@@ -47,7 +48,7 @@ impl Failed {
 }
 
 /// What a handler made of a request.
-fn answer(result: Result<Response<Body>>) -> Response<Body> {
+pub(crate) fn answer(result: Result<Response<Body>>) -> Response<Body> {
     result.unwrap_or_else(|error| Failed(error).into_response())
 }
 
@@ -98,23 +99,26 @@ fn stored_responses() -> Router<Arc<App>> {
         .route("/v1/responses/compact", post(async || answer(Err(responses::compact()))))
         .route(
             "/v1/responses/{id}",
-            get(|State(app): Shared, Path(id): Id| async move { answer(responses::get(&app, TENANT, &id)) })
-                .delete(|State(app): Shared, Path(id): Id| async move { answer(responses::delete(&app, TENANT, &id)) }),
+            get(|State(app): Shared, Path(id): Id| async move {
+                answer(responses::get(&app, &call::tenant(&app.config), &id))
+            })
+            .delete(|State(app): Shared, Path(id): Id| async move {
+                answer(responses::delete(&app, &call::tenant(&app.config), &id))
+            }),
         )
         .route(
             "/v1/responses/{id}/cancel",
-            post(|State(app): Shared, Path(id): Id| async move { answer(responses::cancel(&app, TENANT, &id)) }),
+            post(|State(app): Shared, Path(id): Id| async move {
+                answer(responses::cancel(&app, &call::tenant(&app.config), &id))
+            }),
         )
         .route(
             "/v1/responses/{id}/input_items",
             get(|State(app): Shared, Path(id): Id, uri: Uri| async move {
-                answer(responses::input_items(&app, TENANT, &id, uri.query().unwrap_or_default()))
+                answer(responses::input_items(&app, &call::tenant(&app.config), &id, uri.query().unwrap_or_default()))
             }),
         )
 }
-
-/// Everyone, as long as keys do not tell clients apart.
-const TENANT: &str = "";
 
 async fn models(State(app): State<Arc<App>>) -> Response<Body> {
     reply::json(&openai::models::list(&app))
@@ -124,32 +128,38 @@ async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Respons
     answer(openai::models::get(&app, &name).map(|model| reply::json(&model)))
 }
 
-async fn health(State(app): State<Arc<App>>) -> Response<Body> {
-    reply::json(&json!({"status": "ok", "queue": app.engine.waiting()}))
-}
-
 /// The JSON object of a request's body, within the size limit.
 pub(crate) async fn body(app: &App, request: Request) -> Result<Map<String, Value>> {
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
     let limit = app.config.max_body;
-    let read = tokio::time::timeout(app.config.io_timeout.max(std::time::Duration::from_secs(60)), async {
-        Limited::new(body, limit).collect().await
-    });
-    match read.await {
-        Ok(Ok(collected)) => fields::parse(&collected.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            let message = format!("body is larger than {limit} bytes");
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message))
+    let mut body = Limited::new(body, limit);
+    let mut bytes = Vec::new();
+    loop {
+        match tokio::time::timeout(app.config.io_timeout, body.frame()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Ok(Some(Err(error))) if error.downcast_ref::<LengthLimitError>().is_some() => {
+                let message = format!("body is larger than {limit} bytes");
+                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message));
+            }
+            Ok(Some(Err(error))) => return Err(ApiError::malformed(format!("body could not be read: {error}"))),
+            Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, None, "body took too long")),
         }
-        Ok(Err(error)) => Err(ApiError::malformed(format!("body could not be read: {error}"))),
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, None, "body took too long")),
     }
+    if let (Some(call), true) = (Call::current(), app.trace.is_some()) {
+        call.keep_body(&bytes);
+    }
+    fields::parse(&bytes)
 }
 
 /// JSON, or nothing when no browser speaks.
 fn check_content_type(headers: &HeaderMap) -> Result<()> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let message = "Content-Encoding is not supported: send the body as it is";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, message));
+    }
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json")
         || (!headers.contains_key(header::CONTENT_TYPE) && !headers.contains_key(header::ORIGIN))
@@ -160,11 +170,12 @@ fn check_content_type(headers: &HeaderMap) -> Result<()> {
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, message))
 }
 
-/// What every request passes: its id, its family, the shape of errors, common headers.
+/// The shape of errors, and what every response says of the model.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
-    let id = request_id(request.headers());
+    let known = request.extensions().get::<Arc<Call>>().map(|call| call.id.clone());
+    let id = known.unwrap_or_else(|| request_id(request.headers()));
     let family = family(&request);
-    let is_head = request.method() == Method::HEAD;
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let mut response = next.run(request).await;
     if let Some(Failed(error)) = response.extensions_mut().remove::<Failed>() {
         response = error.response(family, &id);
@@ -176,29 +187,17 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
             response.headers_mut().insert(header::ALLOW, allow);
         }
     }
+    app.metrics.http(&route, response.status().as_u16());
     let headers = response.headers_mut();
     let value = HeaderValue::from_str(&id).expect("ids are visible ASCII");
     if family == Family::Anthropic {
         headers.insert("request-id", value.clone());
     }
     headers.insert("x-request-id", value);
-    headers.insert(header::SERVER, HeaderValue::from_static(concat!("ds4/", env!("CARGO_PKG_VERSION"))));
     if let Ok(name) = HeaderValue::from_str(app.config.canonical_name()) {
         headers.insert("x-ds4-model", name);
     }
-    if is_head {
-        *response.body_mut() = Body::empty();
-    }
     response
-}
-
-/// The caller's id if it is usable, else a fresh one.
-fn request_id(headers: &HeaderMap) -> String {
-    let usable = |name: &str| {
-        let id = headers.get(name)?.to_str().ok()?;
-        (1..=128).contains(&id.len()).then_some(id)?.bytes().all(|b| b.is_ascii_graphic()).then(|| id.to_owned())
-    };
-    usable("x-request-id").or_else(|| usable("x-client-request-id")).unwrap_or_else(|| fresh_id("req_", 12))
 }
 
 /// The shape of errors: by path, or by the header that only one family sends.

@@ -1,24 +1,48 @@
 //! The process's HTTP side from before the model is loaded until the last answer is sent: sockets first, then a gate that
-//! says `loading`, then the routes.
+//! says `loading`, then the routes, then an end that lets running answers finish (server.md 15).
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use ds4_engine::EngineHandle;
+use ds4_engine::{EngineHandle, Error as EngineError};
 use ds4_text::Tokenizer;
+use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio::time::{interval, sleep, timeout};
+use tracing::{error, info, warn};
 
 use crate::app::{App, ModelInfo};
 use crate::config::ServerConfig;
 use crate::connection::Connections;
 use crate::gate::Gate;
+use crate::keys::Keys;
+use crate::lifecycle::{Lifecycle, Stage};
 use crate::listen::{self, Listener};
-use crate::routes;
+use crate::origin::Origins;
+use crate::signals::{Signal, Signals};
+use crate::{log, routes};
+
+/// How often the engine is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// An engine that completes no step for so long, with something to do, is stuck.
+const WEDGED: Duration = Duration::from_secs(60);
+/// For answers that were cut off to say so.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For the engine to put away what it holds.
+const PUT_AWAY: Duration = Duration::from_secs(20);
 
 /// All routes, without sockets.
+///
+/// # Panics
+/// If the trace cannot be opened.
 pub fn router(config: ServerConfig, engine: EngineHandle, tokenizer: Arc<Tokenizer>, model: ModelInfo) -> axum::Router {
-    routes::router(App::new(engine, tokenizer, config, model))
+    let app = App::new(engine, tokenizer, config, model, Lifecycle::default());
+    routes::router(app.expect("a trace that can be opened"))
 }
 
 /// Why the server cannot start.
@@ -32,36 +56,86 @@ pub enum StartError {
         /// The system's reason.
         source: io::Error,
     },
-    /// No threads for the sockets.
+    /// A key file that cannot be used.
+    #[error("cannot use API key file: {file}")]
+    Keys {
+        /// As it was given.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No threads for the sockets, or no signals.
     #[error("cannot start")]
     System(#[from] io::Error),
 }
 
-/// A server whose sockets are open. Until `run` it answers that the model is loading.
+/// A server whose sockets are open. Until `run` has its model it answers that it is loading.
 pub struct Server {
     runtime: Runtime,
     gate: Arc<Gate>,
     config: ServerConfig,
     addresses: Vec<SocketAddr>,
+    signals: Signals,
+    switch: Switch,
+}
+
+/// What a server answers with.
+pub struct Service {
+    /// The door to the model.
+    pub engine: EngineHandle,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// What is told of it.
+    pub model: ModelInfo,
+}
+
+/// How a server ended.
+#[derive(Debug)]
+pub enum End {
+    /// It was asked to, and what ran is finished or was told.
+    Stopped,
+    /// It was asked a second time, and nothing was waited for.
+    Forced,
+    /// The engine failed.
+    Failed(EngineError),
+}
+
+/// Asks a server to end, as a signal does.
+#[derive(Clone, Default)]
+pub struct Switch(Arc<Notify>);
+
+impl Switch {
+    /// The first time running answers are finished, the second time they are not.
+    pub fn off(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Server {
     /// Opens the sockets and begins to answer.
     ///
     /// # Errors
-    /// If an address cannot be listened on.
+    /// If an address cannot be listened on, or the key file holds no keys.
     pub fn bind(config: ServerConfig) -> Result<Self, StartError> {
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("ds4-http").enable_all().build()?;
-        let gate = Arc::new(Gate::default());
+        let keys = Keys::load(&config).map_err(|source| StartError::Keys {
+            file: config.api_key_file.clone().unwrap_or_default().display().to_string(),
+            source,
+        })?;
         let entered = runtime.enter();
         let listeners = listen::open(&config)?;
-        let addresses = listeners.iter().filter_map(Listener::address).collect();
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listener::address).collect();
+        if let (Some(open), false) = (addresses.iter().find(|address| !address.ip().is_loopback()), keys.needed()) {
+            warn!(address = %open, "anyone who reaches this address may use the server: there is no API key");
+        }
+        let gate = Arc::new(Gate::new(keys, Origins::new(&config)));
+        let signals = Signals::watch()?;
         let connections = Connections::new(&config, Arc::clone(&gate));
         for listener in listeners {
             runtime.spawn(connections.clone().accept(listener));
         }
         drop(entered);
-        Ok(Self { runtime, gate, config, addresses })
+        Ok(Self { runtime, gate, config, addresses, signals, switch: Switch::default() })
     }
 
     /// Where it listens.
@@ -75,31 +149,172 @@ impl Server {
         move |part| gate.loaded(part)
     }
 
-    /// Serves until asked to stop. `ready` is called once requests are taken.
+    /// What ends it from within the process.
+    pub fn switch(&self) -> Switch {
+        self.switch.clone()
+    }
+
+    /// Loads the model, then serves until asked to stop. `ready` is called once requests are taken.
     ///
     /// # Errors
-    /// If signals cannot be watched.
-    pub fn run(
-        self,
-        engine: EngineHandle,
-        tokenizer: Arc<Tokenizer>,
-        model: ModelInfo,
+    /// Whatever loading ran into, and a trace that cannot be opened.
+    pub fn run<E: From<io::Error> + Send + 'static>(
+        mut self,
+        load: impl FnOnce() -> Result<Service, E> + Send + 'static,
         ready: impl FnOnce(),
-    ) -> io::Result<()> {
-        let app = App::new(engine, tokenizer, self.config, model);
-        self.gate.open(routes::router(app));
-        ready();
-        self.runtime.block_on(stopped())
+    ) -> Result<End, E> {
+        let runtime = self.runtime;
+        let load = runtime.spawn_blocking(load);
+        let end = runtime.block_on(async {
+            let mut asked = Asked { signals: &mut self.signals, switch: &self.switch };
+            let service = tokio::select! {
+                loaded = load => loaded.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))?,
+                () = asked.to_end(&self.gate, None) => return Ok(End::Stopped),
+            };
+            let Service { engine, tokenizer, model } = service;
+            let app = App::new(engine, tokenizer, self.config, model, self.gate.lifecycle.clone())?;
+            self.gate.open(routes::router(Arc::clone(&app)));
+            notify(&[NotifyState::Ready]);
+            ready();
+            Ok(live(&self.gate, &app, asked).await)
+        });
+        // What still loads or hangs is not waited for; listeners are closed and socket files removed.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        end
     }
 }
 
-/// Returns when the process is asked to end.
-async fn stopped() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! { done = tokio::signal::ctrl_c() => done, _ = terminate.recv() => Ok(()) }
+/// From the first request to the last.
+async fn live(gate: &Gate, app: &Arc<App>, mut asked: Asked<'_>) -> End {
+    tokio::select! {
+        () = asked.to_end(gate, Some(app)) => {}
+        error = broken(app) => {
+            error!(%error, "the engine failed");
+            gate.lifecycle.enter(Stage::Draining);
+            last_words(gate).await;
+            return End::Failed(error);
+        }
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    let running = gate.lifecycle.running();
+    info!(running, "stopping");
+    notify(&[NotifyState::Stopping]);
+    gate.lifecycle.enter(Stage::Draining);
+    let ended = tokio::select! {
+        () = drain(gate, app) => End::Stopped,
+        () = asked.to_end(gate, Some(app)) => End::Forced,
+    };
+    info!(forced = matches!(ended, End::Forced), "stopped");
+    ended
+}
+
+/// Lets answers finish, then cuts them off; then the engine ends.
+async fn drain(gate: &Gate, app: &Arc<App>) {
+    if timeout(app.config.drain_timeout, finished(gate)).await.is_err() {
+        warn!(running = gate.lifecycle.running(), "cutting off what still runs");
+        gate.lifecycle.enter(Stage::Cutting);
+        last_words(gate).await;
+    }
+    let engine = app.engine.clone();
+    let stopped = tokio::task::spawn_blocking(move || engine.shutdown(PUT_AWAY));
+    match timeout(PUT_AWAY + LAST_WORDS, stopped).await {
+        Ok(Ok(saved)) if app.engine.kv_stats().is_some() => {
+            info!(saved = saved.saved, unsaved = saved.unsaved, complete = saved.complete, "sequences were put away");
+        }
+        Ok(_) => {}
+        Err(_) => warn!("the engine did not end in time"),
+    }
+}
+
+async fn last_words(gate: &Gate) {
+    // Whoever does not read until then has left.
+    let _ = timeout(LAST_WORDS, finished(gate)).await;
+}
+
+async fn finished(gate: &Gate) {
+    while gate.lifecycle.running() > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Watches the engine; returns if it failed.
+async fn broken(app: &App) -> EngineError {
+    let mut clock = interval(LOOK);
+    let (mut steps, mut since) = (0, Instant::now());
+    loop {
+        clock.tick().await;
+        if let Some(error) = app.engine.failure() {
+            return error;
+        }
+        let activity = app.engine.activity();
+        let idle = activity.running == 0 && app.engine.waiting() == 0 && app.answers.list().is_empty();
+        if activity.steps != steps || idle {
+            (steps, since) = (activity.steps, Instant::now());
+        }
+        let wedged = since.elapsed() > WEDGED;
+        if app.wedged.swap(wedged, Ordering::Relaxed) != wedged {
+            warn!(wedged, steps, "whether the engine is stuck has changed");
+        }
+    }
+}
+
+/// Who may ask the server for something.
+struct Asked<'a> {
+    signals: &'a mut Signals,
+    switch: &'a Switch,
+}
+
+impl Asked<'_> {
+    /// Returns when somebody asks for the end; does what else is asked for meanwhile.
+    async fn to_end(&mut self, gate: &Gate, app: Option<&App>) {
+        loop {
+            let signal = tokio::select! {
+                signal = self.signals.next() => signal,
+                () = self.switch.0.notified() => Signal::End,
+            };
+            match signal {
+                Signal::End => return,
+                Signal::Reload => reload(gate, app),
+                Signal::Dump => dump(gate, app),
+            }
+        }
+    }
+}
+
+fn reload(gate: &Gate, app: Option<&App>) {
+    log::reopen();
+    if let Some(trace) = app.and_then(|app| app.trace.as_ref()) {
+        trace.reopen();
+    }
+    match gate.keys.reload() {
+        Ok(()) => info!("API keys, log and trace were opened again"),
+        Err(error) => error!(%error, "the API keys stay as they are: their file cannot be used"),
+    }
+}
+
+/// What the server is doing, for the log.
+fn dump(gate: &Gate, app: Option<&App>) {
+    let Some(app) = app else {
+        info!("dump: loading");
+        return;
+    };
+    let activity = app.engine.activity();
+    info!(
+        stage = ?gate.lifecycle.stage(), http = gate.lifecycle.running(), running = activity.running,
+        waiting = app.engine.waiting(), slots = app.engine.limits().slots, held = activity.held, steps = activity.steps,
+        wedged = app.wedged.load(Ordering::Relaxed), "dump"
+    );
+    for live in app.answers.list() {
+        info!(
+            request = %live.request, phase = live.phase(), prompt = live.prompt_len,
+            done = live.done.load(Ordering::Relaxed), cached = live.cached.load(Ordering::Relaxed),
+            tokens = live.drawn.load(Ordering::Relaxed), age = live.started.elapsed().as_secs_f64(), "dump"
+        );
+    }
+}
+
+/// Tells the service manager, if there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "cannot tell the service manager");
+    }
 }

@@ -209,7 +209,6 @@ impl Raw {
         if (self.server.trace_redact || self.server.trace_json) && self.server.trace.is_none() {
             return Err(usage("--trace-redact and --trace-json need --trace FILE"));
         }
-        self.kv.check()?;
         self.common.prefill_chunk = match (self.common.prefill_chunk, self.rows) {
             (Some(chunk), Some(rows)) => Some(chunk.min(rows)),
             (chunk, rows) => chunk.or(rows),
