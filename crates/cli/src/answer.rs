@@ -134,7 +134,7 @@ fn collect(events: &mpsc::Receiver<Event>, display: &mut dyn Display) -> anyhow:
     };
     for event in events {
         match event {
-            Event::Prefill { done, total, cached } => {
+            Event::Prefill { done, total, cached, .. } => {
                 answer.evaluated = done.saturating_sub(cached);
                 display.prefill(done, total)?;
             }

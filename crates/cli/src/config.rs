@@ -207,7 +207,6 @@ pub(crate) fn sampling(flags: &Flags) -> SamplingParams {
         frequency_penalty: flags.frequency_penalty.unwrap_or(0.0),
         repetition_penalty: 1.0,
         seed: flags.seed.unwrap_or_else(time_seed),
-        ..SamplingParams::default()
     }
 }
 

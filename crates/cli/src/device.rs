@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use ds4_cpu::Cpu;
-use ds4_engine::{EngineConfig, EngineHandle};
+use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig};
 use ds4_gguf::Gguf;
 use ds4_model::{
     Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
@@ -75,7 +75,7 @@ pub(crate) struct Loaded {
 }
 
 /// Who sits at the engine, beside what the user chooses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seats {
     /// Requests evaluated together.
     pub(crate) slots: u32,
@@ -83,13 +83,15 @@ pub(crate) struct Seats {
     pub(crate) queue: Option<usize>,
     /// Prompt rows of a step beside others that decode.
     pub(crate) prefill_quantum: Option<u32>,
+    /// Where states are kept that outlive their slot.
+    pub(crate) kv: Option<KvStoreConfig>,
     /// Attend to rows drawn at random with this seed instead of those the indexer selects (measurements only).
     pub(crate) random_selection: Option<u64>,
 }
 
 impl Default for Seats {
     fn default() -> Self {
-        Self { slots: 1, queue: None, prefill_quantum: None, random_selection: None }
+        Self { slots: 1, queue: None, prefill_quantum: None, kv: None, random_selection: None }
     }
 }
 
@@ -108,13 +110,14 @@ impl Loaded {
     ) -> anyhow::Result<Self> {
         let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
         let model = match &runtime.backend {
-            Backend::Cpu => Self::load(&file, runtime, seats, limits, quiet)?,
+            Backend::Cpu => Self::load(&file, runtime, seats.random_selection, limits, quiet)?,
             Backend::Stub(script) => stub(&file, limits, script.as_deref())?,
         };
         let default = EngineConfig::default();
         let config = EngineConfig {
             queue: seats.queue.unwrap_or(default.queue.max(2 * seats.slots as usize)),
             prefill_quantum: seats.prefill_quantum.unwrap_or(default.prefill_quantum),
+            kv: seats.kv,
             ..default
         };
         let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
@@ -125,7 +128,7 @@ impl Loaded {
     fn load(
         file: &ModelFile,
         runtime: &Runtime,
-        seats: Seats,
+        random_selection: Option<u64>,
         limits: Limits,
         quiet: bool,
     ) -> anyhow::Result<Box<dyn Model>> {
@@ -145,7 +148,7 @@ impl Loaded {
                 .flatten()
                 .for_each(|gguf| memory::warm(gguf, threads(runtime.threads), |_| ()));
         }
-        match seats.random_selection {
+        match random_selection {
             Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed),
             None => load(&file.gguf, draft, limits, precision, runtime.threads),
         }

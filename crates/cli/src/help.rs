@@ -28,7 +28,7 @@ const SHORT: &str = "\
 usage: ds4 [OPTIONS]                    chat in a terminal
        ds4 [OPTIONS] -p TEXT            answer one prompt
        ds4 [OPTIONS] < FILE             answer the prompt on standard input
-       ds4 COMMAND [OPTIONS]            quantize, synth, check, logits, compare, bench, eval, server: see ds4 COMMAND --help
+       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, logits, compare, bench, eval, kv: see ds4 COMMAND --help
 
   -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
   -p, --prompt TEXT      one prompt; - reads standard input
@@ -191,6 +191,16 @@ usage: ds4 compare A.json B.json [--tol F]
 
 Compares two --dump-logprobs or two --dump-logits files: first differing token, largest difference of a logit,
 KL divergence, top-k overlap. Exit code 0 if no logit differs by more than the tolerance (default 1e-3).
+";
+
+pub(crate) const KV: &str = "\
+usage: ds4 kv ls DIR [--json]
+       ds4 kv show DIR NAME             one object: the beginning of its name is enough
+       ds4 kv rm DIR NAME...            those objects, and what is of no use without them
+       ds4 kv rm DIR --all
+       ds4 kv verify DIR                reads every object and prints what is wrong
+
+Prefixes that a server keeps on disk. Only rm needs the directory for itself.
 ";
 
 pub(crate) const BENCH: &str = "\

@@ -19,6 +19,7 @@ mod flags;
 mod help;
 mod inspect;
 mod interrupt;
+mod kv;
 mod lock;
 mod logits;
 mod logprobs;
@@ -80,6 +81,7 @@ fn run(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
         Some("compare") => compare::main(rest, out),
         Some("bench") => bench::main(rest, out),
         Some("eval") => eval::main(rest, out),
+        Some("kv") => kv::main(rest, out),
         Some("server") => serve::main(rest, out),
         Some(name) if LATER.contains(&name) => Err(failure::usage(format!("{name} is not supported by this build"))),
         Some(name) if !name.starts_with('-') => {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
+use ds4_engine::KvLog;
 use ds4_model::MemoryPlan;
 use ds4_server::{End, ModelInfo, Server, Service, StartError};
 use ds4_text::Thinking;
@@ -19,7 +20,7 @@ use crate::device::{Loaded, ModelFile, Seats, open_file, planned, threads};
 use crate::failure::{Interrupted, usage};
 use crate::lock::Lock;
 use crate::memory::{available, size, warm};
-use crate::{help, terminal};
+use crate::{help, state, terminal};
 use options::{Asked, MOST_PARALLEL, Options};
 
 /// Context below which thinking at length makes no sense.
@@ -52,6 +53,11 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         note(format_args!("warning: --think-max needs --ctx={MAX_THINKING_CTX}, got {context}: thinking as usual"));
         options.server.thinking = Thinking::High;
     }
+    if let Some(folder) = state::folder() {
+        // Without it what clients keep for the server is unreadable after a restart, and then ignored.
+        options.server.state_key = ds4_server::load_or_create_key(&folder)
+            .with_context(|| format!("cannot read or make the key in {}", folder.display()))?;
+    }
     ds4_server::start_log(&options.server.log).context("cannot open log file")?;
     let server = Server::bind(options.server.clone()).map_err(start_error)?;
     for address in server.addresses() {
@@ -59,6 +65,7 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     let addresses = server.addresses().to_vec();
     let (queue, quantum, parallel) = (options.queue, options.quantum, options.parallel);
+    let kv = options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}"))));
     // The device is ours until the server has ended.
     let lock = Arc::new(OnceLock::new());
     let keep = Arc::clone(&lock);
@@ -76,7 +83,7 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         let _ = keep.set(lock);
         let slots = fit(&file, &runtime, parallel)?;
         let runtime = warmed(&file, runtime, progress);
-        let seats = Seats { slots, queue: Some(queue), prefill_quantum: Some(quantum), ..Seats::default() };
+        let seats = Seats { slots, queue: Some(queue), prefill_quantum: Some(quantum), kv, ..Seats::default() };
         let Loaded { file, engine } = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
         anyhow::Ok(Service { engine, tokenizer: Arc::clone(&file.tokenizer), model: info })
     };

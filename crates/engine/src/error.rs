@@ -46,6 +46,9 @@ pub enum Error {
     /// A snapshot that cannot be restored here; the session is unchanged.
     #[error("snapshot: {0}")]
     Snapshot(String),
+    /// The store cannot be opened, or an object of it cannot be read by a tool. Never the end of a request.
+    #[error("kv store: {0}")]
+    KvStore(String),
     /// The caller's observer or flag asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -80,7 +83,7 @@ pub enum Error {
 }
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<ds4_model::Error> for Error {
     fn from(error: ds4_model::Error) -> Self {

@@ -9,7 +9,7 @@ use ds4_text::{Delta, Detokenizer, DsmlTracker, SamplingState, StreamParser, Tok
 use crate::handle::Sink;
 use crate::sampler::rank;
 use crate::stop::StopFilter;
-use crate::{ClosedBy, Constraint, Event, Request, Result, Sampler, StopReason, Timings, TokenLogprobs, Usage};
+use crate::{ClosedBy, Constraint, Event, Request, Result, Sampler, Source, StopReason, Timings, TokenLogprobs, Usage};
 
 /// One running request.
 pub(crate) struct Generation {
@@ -88,13 +88,18 @@ impl Generation {
         self.request.cancel.is_cancelled()
     }
 
+    /// How much of the prompt is reused, and where it was.
+    pub(crate) fn reuses(&mut self, cached: u32, source: Source) {
+        (self.usage.cached, self.usage.source) = (cached, source);
+    }
+
     /// Reports progress and says whether anyone listens.
     pub(crate) fn prefilled(&mut self, done: u32) -> bool {
-        let Usage { prompt: total, cached, .. } = self.usage;
+        let Usage { prompt: total, cached, source, .. } = self.usage;
         if done == total {
             self.clock.prefilled = Some(Instant::now());
         }
-        self.events.send(Event::Prefill { done, total, cached })
+        self.events.send(Event::Prefill { done, total, cached, source })
     }
 
     /// Draws a token from `logits` `[n_vocab]` and reports what it brings.

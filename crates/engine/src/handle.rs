@@ -5,21 +5,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ds4_model::{Limits, Model, SlotId};
 use ds4_text::Tokenizer;
 
+use crate::kvstore::{Counters, Identity, Image, KvStore};
 use crate::request::{check_bias, check_history, check_ids};
 use crate::scheduler::Scheduler;
 use crate::session::CheckpointPolicy;
 use crate::{
-    Agreement, AgreementRequest, Cancel, Error, Event, Listener, Request, Result, ScoreEvent, ScoreRequest, SlotStatus,
-    Want,
+    Agreement, AgreementRequest, Cancel, Error, Event, KvStats, KvStoreConfig, Listener, Request, Result, ScoreEvent,
+    ScoreRequest, ShutdownReport, SlotStatus, Want,
 };
 
 /// Settings of the engine thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// Requests that may wait for a slot.
     pub queue: usize,
@@ -29,11 +30,19 @@ pub struct EngineConfig {
     pub score_rows: u32,
     /// Rewind points that each slot keeps.
     pub checkpoints: CheckpointPolicy,
+    /// Where states are kept that outlive their slot; nowhere by default.
+    pub kv: Option<KvStoreConfig>,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        EngineConfig { queue: 64, prefill_quantum: 256, score_rows: 32, checkpoints: CheckpointPolicy::default() }
+        EngineConfig {
+            queue: 64,
+            prefill_quantum: 256,
+            score_rows: 32,
+            checkpoints: CheckpointPolicy::default(),
+            kv: None,
+        }
     }
 }
 
@@ -48,7 +57,7 @@ impl EngineHandle {
     /// Starts the thread that owns `model`.
     ///
     /// # Errors
-    /// If the model's limits admit no work or the system gives no thread.
+    /// If the model's limits admit no work, the system gives no thread, or the store cannot be opened or is in use.
     pub fn start(model: Box<dyn Model>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Result<EngineHandle> {
         let limits = model.limits();
         let n_vocab = model.shape().n_vocab;
@@ -57,7 +66,12 @@ impl EngineHandle {
                 return Err(Error::Parameter { name, found: "0".to_owned(), expected: "at least 1" });
             }
         }
+        let counters = Arc::new(Counters::default());
+        let identity = Identity { fingerprint: model.fingerprint(), variant: model.variant() };
+        let open = |kv: &KvStoreConfig| KvStore::start(kv.clone(), identity, Arc::clone(&counters));
+        let kv = config.kv.as_ref().map(open).transpose()?;
         let shared = Arc::new(Shared {
+            kv: kv.is_some().then_some(counters),
             limits,
             n_vocab,
             fingerprint: model.fingerprint(),
@@ -74,7 +88,7 @@ impl EngineHandle {
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("ds4-engine".to_owned())
-            .spawn(move || Scheduler::new(model, tokenizer, config, receiver, of_thread).run_to_end())
+            .spawn(move || Scheduler::new(model, tokenizer, config, receiver, of_thread, kv).run_to_end())
             .map_err(|e| Error::Stopped(format!("cannot start its thread: {e}")))?;
         *shared.lock_thread() = Some(thread);
         Ok(EngineHandle { inbox, shared })
@@ -126,7 +140,9 @@ impl EngineHandle {
         check_bias(&request.logit_bias, self.shared.n_vocab)?;
         let ticket = self.ticket()?;
         let events = request.events.clone();
-        self.send(Message::Generate(Box::new(Queued::new(request, events, ticket))))
+        let wake = self.shared.kv.is_some().then(|| self.inbox.clone());
+        let queued = Queued { wake, ..Queued::new(request, events, ticket) };
+        self.send(Message::Generate(Box::new(queued)))
     }
 
     /// Queues a scoring. Results follow on `request.events`.
@@ -206,7 +222,23 @@ impl EngineHandle {
         self.ask(Control::DraftAgreement(request, reply), &answer)?
     }
 
-    /// Cancels everything and waits until the model is dropped. Later calls fail with `Stopped`.
+    /// State and history of the store; nothing without one. Does not ask the engine thread.
+    pub fn kv_stats(&self) -> Option<KvStats> {
+        self.shared.kv.as_ref().map(|counters| counters.snapshot())
+    }
+
+    /// Cancels everything, saves what the slots hold for at most `limit`, and stops as [`EngineHandle::stop`] does. A step
+    /// or a single write that is under way is waited for. To let requests finish, wait for them before.
+    pub fn shutdown(&self, limit: Duration) -> ShutdownReport {
+        let until = Instant::now() + limit;
+        let (reply, answer) = mpsc::channel();
+        // An engine that is gone has nothing to save.
+        let report = self.ask(Control::Shutdown(until, reply), &answer).unwrap_or_default();
+        self.stop();
+        report
+    }
+
+    /// Cancels everything and waits until the model is dropped. What the slots hold is not saved. Later calls fail with `Stopped`.
     pub fn stop(&self) {
         // A thread that is gone already needs no message.
         let _ = self.inbox.send(Message::Control(Control::Stop));
@@ -274,6 +306,8 @@ pub(crate) struct Shared {
     n_vocab: usize,
     fingerprint: [u8; 32],
     queue: usize,
+    /// Present if there is a store.
+    kv: Option<Arc<Counters>>,
     waiting: AtomicUsize,
     steps: AtomicU64,
     running: AtomicUsize,
@@ -315,6 +349,8 @@ impl Shared {
 pub(crate) enum Message {
     Generate(Box<Queued<Request, Event>>),
     Score(Queued<ScoreRequest, ScoreEvent>),
+    /// What the store found for a waiting request.
+    Fetched(u64, Option<Box<Image>>),
     Control(Control),
 }
 
@@ -324,7 +360,7 @@ impl Message {
         match self {
             Message::Generate(mut queued) => queued.events.ended = true,
             Message::Score(mut queued) => queued.events.ended = true,
-            Message::Control(_) => {}
+            Message::Fetched(..) | Message::Control(_) => {}
         }
     }
 }
@@ -334,13 +370,15 @@ pub(crate) struct Queued<R, E: Failure> {
     pub(crate) request: R,
     pub(crate) events: Sink<E>,
     pub(crate) submitted: Instant,
+    /// To be told what the store found.
+    pub(crate) wake: Option<Sender<Message>>,
     ticket: Ticket,
 }
 
 impl<R, E: Failure> Queued<R, E> {
     fn new(request: R, events: Listener<E>, ticket: Ticket) -> Self {
         let events = Sink::new(events, &ticket.0);
-        Queued { request, events, submitted: Instant::now(), ticket }
+        Queued { request, events, submitted: Instant::now(), wake: None, ticket }
     }
 
     /// Leaves the queue.
@@ -357,6 +395,7 @@ pub(crate) enum Control {
     Snapshot(SlotId, Sender<Result<Vec<u8>>>),
     Restore(SlotId, Vec<u8>, Sender<Result<()>>),
     DraftAgreement(AgreementRequest, Sender<Result<Agreement>>),
+    Shutdown(Instant, Sender<ShutdownReport>),
     Stop,
 }
 

@@ -12,9 +12,11 @@ mod draft;
 mod error;
 mod generation;
 mod handle;
+mod kvstore;
 mod plan;
 mod request;
 mod sampler;
+mod saves;
 mod scheduler;
 mod score;
 mod session;
@@ -25,9 +27,13 @@ pub use draft::{Agreement, AgreementRequest};
 pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};
 pub use handle::{Activity, EngineConfig, EngineHandle, STEP_SIZES};
+pub use kvstore::{
+    KvCompression, KvFault, KvFaults, KvLog, KvMisses, KvObject, KvOp, KvRole, KvSkips, KvStats, KvStoreConfig,
+    kv_list, kv_remove, kv_verify,
+};
 pub use request::{
-    Cancel, ClosedBy, Event, Listener, ReplyBudget, Request, ScoreEvent, ScoreRequest, SlotStatus, StopReason, Timings,
-    Usage, Want,
+    Cancel, ClosedBy, Event, Listener, ReplyBudget, Request, ScoreEvent, ScoreRequest, ShutdownReport, SlotStatus,
+    Source, StopReason, Timings, Usage, Want,
 };
 pub use sampler::{Candidate, Sampler, SamplingParams, TokenLogprobs};
 pub use session::{CheckpointPolicy, Observer, Reuse, Session};

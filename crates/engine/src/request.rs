@@ -44,6 +44,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Report each token's log-probability and this many best alternatives.
     pub logprobs: Option<usize>,
+    /// Whose request it is: states are reused within one tenant only.
+    pub tenant: u64,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
     pub cancel: Cancel,
     /// Where events go.
@@ -68,6 +70,7 @@ impl Request {
             single_call: false,
             ignore_eos: false,
             logprobs: None,
+            tenant: 0,
             cancel: Cancel::default(),
             events: events.into(),
         }
@@ -135,8 +138,10 @@ pub enum Event {
         done: u32,
         /// Prompt tokens.
         total: u32,
-        /// Prompt tokens that a slot already held.
+        /// Prompt tokens whose state was there already.
         cached: u32,
+        /// Where.
+        source: Source,
     },
     /// A token was drawn; an end-of-sentence that ends the turn is reported too.
     Token {
@@ -186,6 +191,29 @@ pub enum StopReason {
     Cancelled,
 }
 
+/// Where the reused part of a prompt came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing was reused.
+    #[default]
+    None,
+    /// A slot held it.
+    Live,
+    /// It was read from the store.
+    Disk,
+}
+
+/// What [`crate::EngineHandle::shutdown`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Sequences handed to the writer.
+    pub saved: u32,
+    /// Sequences that would have been, had there been time, memory and room in the queue.
+    pub unsaved: u32,
+    /// Everything handed over, before and now, was dealt with in time.
+    pub complete: bool,
+}
+
 /// Token counts of one request (server.md 5.12).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -193,6 +221,8 @@ pub struct Usage {
     pub prompt: u32,
     /// Prompt tokens that were not computed again.
     pub cached: u32,
+    /// Where those came from.
+    pub source: Source,
     /// Every generated token, also of reasoning, tool calls and stop strings, but not the end-of-sentence.
     pub completion: u32,
     /// Generated tokens of the reasoning, the closing tag included.

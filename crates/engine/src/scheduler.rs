@@ -5,22 +5,29 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use ds4_model::{Batch, Limits, Model, SlotId, Span};
 use ds4_text::Tokenizer;
 
 use crate::generation::{Flow, Generation};
 use crate::handle::{Control, Message, Queued, Shared, Sink};
+use crate::kvstore::{Image, Key, KvStore};
 use crate::plan::{Budget, Demand, Kind, plan};
+use crate::saves::Trail;
 use crate::score::Scoring;
-use crate::{EngineConfig, Error, Event, Request, Result, ScoreEvent, ScoreRequest, Session, SlotStatus, StopReason};
+use crate::{
+    EngineConfig, Error, Event, KvStoreConfig, Request, Result, ScoreEvent, ScoreRequest, Session, SlotStatus, Source,
+    StopReason,
+};
+
+mod stored;
 
 /// Everything the thread owns.
 pub(crate) struct Scheduler {
     seats: Vec<Seat>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Entry>,
     inbox: Receiver<Message>,
     logits: Vec<f32>,
     tokenizer: Arc<Tokenizer>,
@@ -31,6 +38,9 @@ pub(crate) struct Scheduler {
     step: u64,
     /// Told to stop, or nobody is left who could send anything.
     closing: bool,
+    /// Entries so far.
+    tickets: u64,
+    kv: Option<KvStore>,
     model: Box<dyn Model>,
 }
 
@@ -39,6 +49,13 @@ struct Seat {
     session: Session,
     job: Option<Job>,
     used: u64,
+    /// Whose sequence it is: nobody else goes on from it.
+    tenant: u64,
+    trail: Trail,
+    /// Where its state came from, until a token was drawn from it.
+    restored: Option<Key>,
+    /// A state that came from the store and did not work.
+    refused: Option<Key>,
 }
 
 /// A running request.
@@ -57,6 +74,24 @@ enum Task {
     Score(Scoring),
 }
 
+/// A request in the queue.
+struct Entry {
+    waiting: Waiting,
+    ticket: u64,
+    stored: Stored,
+    /// Tokens that a slot held when the store was asked.
+    live: u32,
+    /// The store was asked twice.
+    again: bool,
+}
+
+/// What the store has of a prompt.
+enum Stored {
+    Unasked,
+    Asked,
+    Known(Option<Box<Image>>),
+}
+
 enum Waiting {
     Generate(Box<Queued<Request, Event>>),
     Score(Queued<ScoreRequest, ScoreEvent>),
@@ -69,9 +104,10 @@ impl Scheduler {
         config: EngineConfig,
         inbox: Receiver<Message>,
         shared: Arc<Shared>,
+        kv: Option<KvStore>,
     ) -> Self {
         let limits = model.limits();
-        let seat = |slot| Seat { session: Session::new(slot, config.checkpoints), job: None, used: 0 };
+        let seat = |slot| Seat::new(Session::new(slot, config.checkpoints));
         Scheduler {
             seats: (0..limits.slots).map(seat).collect(),
             waiting: VecDeque::new(),
@@ -83,6 +119,8 @@ impl Scheduler {
             shared,
             step: 0,
             closing: false,
+            tickets: 0,
+            kv,
             model,
         }
     }
@@ -122,16 +160,23 @@ impl Scheduler {
 
     /// Takes in what has arrived; waits for something if there is nothing else to do.
     fn receive(&mut self) {
-        let idle = self.waiting.is_empty() && self.seats.iter().all(|seat| seat.job.is_none());
-        let mut next = if idle && !self.closing {
+        let idle = self.seats.iter().all(|seat| seat.job.is_none()) && !self.waiting.iter().any(Entry::is_ready);
+        let mut next = if !idle || self.closing {
+            self.inbox.try_recv()
+        } else if self.waiting.is_empty() {
             self.inbox.recv().map_err(|_| TryRecvError::Disconnected)
         } else {
-            self.inbox.try_recv()
+            // Who waits for the store may be cancelled meanwhile, which sends no message.
+            self.inbox.recv_timeout(CANCEL_CHECK).map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            })
         };
         loop {
             match next {
-                Ok(Message::Generate(queued)) => self.waiting.push_back(Waiting::Generate(queued)),
-                Ok(Message::Score(queued)) => self.waiting.push_back(Waiting::Score(queued)),
+                Ok(Message::Generate(queued)) => self.enqueue(Waiting::Generate(queued)),
+                Ok(Message::Score(queued)) => self.enqueue(Waiting::Score(queued)),
+                Ok(Message::Fetched(ticket, image)) => self.fetched(ticket, image),
                 Ok(Message::Control(control)) => self.control(control),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
@@ -143,35 +188,54 @@ impl Scheduler {
         }
     }
 
+    fn enqueue(&mut self, waiting: Waiting) {
+        self.tickets += 1;
+        let asks = self.kv.is_some() && matches!(waiting, Waiting::Generate(_));
+        let stored = if asks { Stored::Unasked } else { Stored::Known(None) };
+        self.waiting.push_back(Entry { waiting, ticket: self.tickets, stored, live: 0, again: false });
+    }
+
     fn control(&mut self, control: Control) {
         // Whoever asked may have gone; then nobody misses the answer.
         match control {
             Control::Slots(reply) => drop(reply.send(self.seats.iter().map(Seat::status).collect())),
-            Control::Clear(slot, reply) => drop(reply.send(self.idle_seat(slot).map(|(seat, _)| seat.session.clear()))),
+            Control::Clear(slot, reply) => drop(reply.send(self.idle_seat(slot).map(|(seat, _)| seat.clear()))),
             Control::Snapshot(slot, reply) => {
                 let taken = self.idle_seat(slot).and_then(|(seat, model)| seat.session.snapshot(model));
                 drop(reply.send(taken));
             }
             Control::Restore(slot, bytes, reply) => {
-                let done = self.idle_seat(slot).and_then(|(seat, model)| seat.session.restore(model, &bytes));
+                let done = self.idle_seat(slot).and_then(|(seat, model)| {
+                    seat.session.restore(model, &bytes)?;
+                    (seat.trail, seat.tenant) = (Trail::default(), 0);
+                    Ok(())
+                });
                 drop(reply.send(done));
             }
             Control::DraftAgreement(request, reply) => {
-                let at = choose_seat(&self.seats, &request.prompt, self.limits.rewind).ok_or(Error::SlotBusy(0));
+                let at = choose_seat(&self.seats, &request.prompt, 0, self.limits.rewind).ok_or(Error::SlotBusy(0));
                 let measured = at.and_then(|at| {
                     let seat = &mut self.seats[at];
+                    seat.give_to(0);
+                    seat.trail = Trail::scratch();
                     seat.used = self.step;
                     seat.session.draft_agreement(self.model.as_mut(), &request)
                 });
                 drop(reply.send(measured));
             }
-            Control::Stop => {
-                self.closing = true;
-                self.waiting.drain(..).for_each(Waiting::cancel);
-                for seat in &mut self.seats {
-                    seat.end(StopReason::Cancelled);
-                }
+            Control::Stop => self.cancel_all(),
+            Control::Shutdown(until, reply) => {
+                self.cancel_all();
+                let _ = reply.send(self.save_all(until));
             }
+        }
+    }
+
+    fn cancel_all(&mut self) {
+        self.closing = true;
+        self.waiting.drain(..).for_each(|entry| entry.waiting.cancel());
+        for seat in &mut self.seats {
+            seat.end(StopReason::Cancelled);
         }
     }
 
@@ -190,23 +254,31 @@ impl Scheduler {
                 seat.end(StopReason::Cancelled);
             }
         }
-        if self.waiting.iter().any(Waiting::is_cancelled) {
-            let (cancelled, waiting) = self.waiting.drain(..).partition(Waiting::is_cancelled);
+        if self.waiting.iter().any(|entry| entry.waiting.is_cancelled()) {
+            let (cancelled, waiting) = self.waiting.drain(..).partition(|entry| entry.waiting.is_cancelled());
             self.waiting = waiting;
-            let cancelled: VecDeque<Waiting> = cancelled;
-            cancelled.into_iter().for_each(Waiting::cancel);
+            let cancelled: VecDeque<Entry> = cancelled;
+            cancelled.into_iter().for_each(|entry| entry.waiting.cancel());
         }
     }
 
-    /// Gives idle slots to those who wait, first come, first served.
+    /// Gives idle slots to those who wait, first come, first served; who still waits for the store holds nobody up.
     fn admit(&mut self) -> Result<()> {
-        while let Some(next) = self.waiting.front() {
-            let Some(at) = choose_seat(&self.seats, next.history(), self.limits.rewind) else { return Ok(()) };
-            let next = self.waiting.pop_front().expect("it was looked at");
-            let started = match next {
+        self.look_up();
+        while let Some(next) = self.waiting.iter().position(Entry::is_ready) {
+            let Waited { tokens, tenant } = self.waiting[next].waiting.history();
+            let Some(at) = choose_seat(&self.seats, tokens, tenant, self.limits.rewind) else { return Ok(()) };
+            let mut entry = self.waiting.remove(next).expect("it was looked at");
+            if self.ask_again(at, &mut entry) {
+                self.waiting.insert(next, entry);
+                self.look_up();
+                continue;
+            }
+            let image = if let Stored::Known(image) = entry.stored { image } else { None };
+            let started = match entry.waiting {
                 Waiting::Generate(queued) => {
                     let (request, events, submitted) = queued.admit();
-                    self.start(at, request, events, submitted)
+                    self.start(at, request, events, submitted, image)
                 }
                 Waiting::Score(queued) => {
                     let (request, events, _) = queued.admit();
@@ -215,24 +287,33 @@ impl Scheduler {
             };
             self.seats[at].used = self.step;
             started?;
+            self.look_up();
         }
         Ok(())
     }
 
     /// Puts a generation into a seat. Only what ends the engine is an error here.
-    fn start(&mut self, at: usize, request: Request, events: Sink<Event>, submitted: Instant) -> Result<()> {
-        let seat = &mut self.seats[at];
+    fn start(
+        &mut self,
+        at: usize,
+        request: Request,
+        events: Sink<Event>,
+        submitted: Instant,
+        image: Option<Box<Image>>,
+    ) -> Result<()> {
         let tokens = request.prompt.clone();
         let prompt = tokens.len() as u32;
-        let cached = match seat.session.reuse(self.model.as_mut(), &tokens) {
-            Ok(cached) => cached,
+        let (cached, source) = match self.take_seat(at, &request, image) {
+            Ok(taken) => taken,
             Err(error) => {
                 events.fail(error.clone());
                 return fatal(error);
             }
         };
+        let seat = &mut self.seats[at];
         let tokenizer = Arc::clone(&self.tokenizer);
         let mut generation = Generation::new(request, events, tokenizer, self.limits.context, cached, submitted);
+        generation.reuses(cached, source);
         if !generation.prefilled(cached) {
             return Ok(());
         }
@@ -246,9 +327,13 @@ impl Scheduler {
     }
 
     fn start_scoring(&mut self, at: usize, request: ScoreRequest, events: Sink<ScoreEvent>) -> Result<()> {
-        let seat = &mut self.seats[at];
         let (tokens, scoring) = Scoring::new(request, events);
         let before = &tokens[..scoring.first_row() as usize];
+        let shared = if self.seats[at].tenant == 0 { self.seats[at].session.common_prefix(before) } else { 0 };
+        self.keep_what_goes(at, shared);
+        let seat = &mut self.seats[at];
+        seat.give_to(0);
+        seat.trail = Trail::scratch();
         let keep = seat.session.common_prefix(before);
         match seat.session.rewind_near(self.model.as_mut(), keep) {
             Ok(_) => {
@@ -265,7 +350,8 @@ impl Scheduler {
     /// One forward call for everything that runs.
     fn advance(&mut self) -> Result<()> {
         self.step += 1;
-        let demands: Vec<Demand> = self.in_turn().filter_map(|at| self.seats[at].demand()).collect();
+        let kv = self.kv.as_ref().map(KvStore::config);
+        let demands: Vec<Demand> = self.in_turn().filter_map(|at| self.seats[at].demand(kv)).collect();
         let budget = Budget {
             rows: self.limits.max_rows,
             quantum: self.config.prefill_quantum.max(1),
@@ -287,6 +373,7 @@ impl Scheduler {
             let error = Error::from(error);
             for span in &spans {
                 self.seats[span.slot as usize].fail(error.clone());
+                self.save_on_the_way(span.slot as usize);
             }
             return fatal(error);
         }
@@ -298,6 +385,9 @@ impl Scheduler {
             let seat = &mut self.seats[span.slot as usize];
             seat.used = self.step;
             seat.take(span, rows, self.limits.rewind);
+        }
+        for span in &spans {
+            self.save_on_the_way(span.slot as usize);
         }
         Ok(())
     }
@@ -328,6 +418,28 @@ impl Scheduler {
 }
 
 impl Seat {
+    fn new(session: Session) -> Self {
+        Seat { session, job: None, used: 0, tenant: 0, trail: Trail::default(), restored: None, refused: None }
+    }
+
+    fn clear(&mut self) {
+        *self = Seat { used: self.used, ..Seat::new(self.session.emptied()) };
+    }
+
+    /// Nobody goes on from another tenant's sequence.
+    fn give_to(&mut self, tenant: u64) {
+        if self.tenant != tenant {
+            self.clear();
+            self.tenant = tenant;
+        }
+        self.restored = None;
+    }
+
+    /// Tokens of a tenant's prompt that would not have to be evaluated again.
+    fn reusable(&self, prompt: &[u32], tenant: u64, rewind: u32) -> u32 {
+        if self.tenant == tenant { self.session.reusable(prompt, rewind) } else { 0 }
+    }
+
     fn status(&self) -> SlotStatus {
         SlotStatus {
             slot: self.session.slot(),
@@ -337,7 +449,8 @@ impl Seat {
         }
     }
 
-    fn demand(&self) -> Option<Demand> {
+    /// What it could evaluate now. With a store a prompt pauses where it is to be saved.
+    fn demand(&self, kv: Option<&KvStoreConfig>) -> Option<Demand> {
         let job = self.job.as_ref()?;
         let pos = self.session.position();
         let kind = match &job.task {
@@ -345,7 +458,11 @@ impl Seat {
             Task::Generate { .. } => Kind::Prefill,
             Task::Score(scoring) => Kind::Score { from: scoring.first_row() },
         };
-        Some(Demand { slot: self.session.slot(), pos, len: job.tokens.len() as u32 - pos, kind })
+        let pause = match (kv, kind) {
+            (Some(kv), Kind::Prefill) => self.trail.until_stop(kv, pos),
+            _ => u32::MAX,
+        };
+        Some(Demand { slot: self.session.slot(), pos, len: (job.tokens.len() as u32 - pos).min(pause), kind })
     }
 
     fn pending(&self, span: &Span) -> &[u32] {
@@ -388,8 +505,13 @@ impl Seat {
     fn sample(&mut self, logits: &[f32]) {
         let Some(Job { tokens, task: Task::Generate { generation, .. } }) = &mut self.job else { return };
         match generation.advance(logits) {
-            Ok(Flow::Next(id)) => tokens.push(id),
-            Ok(Flow::Stop(reason)) => self.end(reason),
+            Ok(flow) => {
+                self.restored = None;
+                match flow {
+                    Flow::Next(id) => tokens.push(id),
+                    Flow::Stop(reason) => self.end(reason),
+                }
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -406,10 +528,22 @@ impl Seat {
         }
     }
 
-    /// Ends the request with an error. Nothing is known of the slot's state then, unless only the constraint failed.
+    /// Ends the request with an error. Nothing is known of the slot's state then, unless only the constraint failed. If that
+    /// state came from the store, which is reason enough to doubt it, the request starts again from nothing instead.
     fn fail(&mut self, error: Error) {
-        if !matches!(error, Error::Constraint(_)) {
+        let constraint = matches!(error, Error::Constraint(_));
+        if !constraint {
             self.session.clear();
+            self.trail = Trail::default();
+        }
+        let device = matches!(error, Error::Device(_));
+        if let (Some(key), Some(Job { task: Task::Generate { generation, .. }, .. }), false) =
+            (self.restored.take(), &mut self.job, device || constraint)
+        {
+            self.refused = Some(key);
+            generation.reuses(0, Source::None);
+            generation.prefilled(0);
+            return;
         }
         match self.job.take() {
             Some(Job { task: Task::Generate { generation, .. }, .. }) => generation.fail(error),
@@ -428,11 +562,23 @@ impl Job {
     }
 }
 
+impl Entry {
+    fn is_ready(&self) -> bool {
+        matches!(self.stored, Stored::Known(_))
+    }
+}
+
+/// Tokens to go on from, and whose they are.
+struct Waited<'a> {
+    tokens: &'a [u32],
+    tenant: u64,
+}
+
 impl Waiting {
-    fn history(&self) -> &[u32] {
+    fn history(&self) -> Waited<'_> {
         match self {
-            Waiting::Generate(queued) => &queued.request.prompt,
-            Waiting::Score(queued) => &queued.request.tokens,
+            Waiting::Generate(queued) => Waited { tokens: &queued.request.prompt, tenant: queued.request.tenant },
+            Waiting::Score(queued) => Waited { tokens: &queued.request.tokens, tenant: 0 },
         }
     }
 
@@ -457,12 +603,12 @@ impl Waiting {
 /// The idle seat for `tokens`, if there is one. A seat that they continue comes first: one of which they share at least
 /// half, most shared first. Then an empty one, so that a short common start does not cost another conversation its
 /// state. Then the one that shares most, and among equals the one that was used longest ago.
-fn choose_seat(seats: &[Seat], tokens: &[u32], rewind: u32) -> Option<usize> {
+fn choose_seat(seats: &[Seat], tokens: &[u32], tenant: u64, rewind: u32) -> Option<usize> {
     let idle = seats.iter().enumerate().filter(|(_, seat)| seat.job.is_none());
     let rank = |seat: &Seat| {
         let held = seat.session.position();
-        let shared = seat.session.common_prefix(tokens);
-        let kept = seat.session.reusable(tokens, rewind);
+        let shared = if seat.tenant == tenant { seat.session.common_prefix(tokens) } else { 0 };
+        let kept = seat.reusable(tokens, tenant, rewind);
         let class = match () {
             () if kept > 0 && u64::from(shared) * 2 >= u64::from(held) => 2,
             () if held == 0 => 1,
@@ -482,3 +628,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
+
+/// How soon a request that waits for the store notices that it was cancelled.
+const CANCEL_CHECK: Duration = Duration::from_millis(20);

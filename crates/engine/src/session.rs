@@ -9,7 +9,7 @@
 //! the start of the sequence serves. Too many or too large checkpoints are thinned: the newest stays, and of the others
 //! those go first whose neighbours are close compared with their age, which leaves them ever sparser towards the past.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use ds4_model::{Batch, LogitRows, Model, SlotId, Span};
 
@@ -109,6 +109,12 @@ impl Session {
         self.checkpoints.iter().map(|c| c.pos)
     }
 
+    /// The last rewind point in a range of positions, with its window and frontiers.
+    pub(crate) fn checkpoint_in(&self, range: RangeInclusive<u32>) -> Option<(u32, &[u8])> {
+        let found = self.checkpoints.iter().rev().find(|c| range.contains(&c.pos));
+        found.map(|c| (c.pos, &c.tail[..]))
+    }
+
     /// Bytes of the rewind points.
     pub fn checkpoint_bytes(&self) -> u64 {
         self.checkpoints.iter().map(|c| c.tail.len() as u64).sum()
@@ -204,7 +210,12 @@ impl Session {
 
     /// Forgets everything. The next token starts the slot anew.
     pub fn clear(&mut self) {
-        *self = Session::new(self.slot, self.policy);
+        *self = self.emptied();
+    }
+
+    /// A session that knows nothing, in the same slot.
+    pub(crate) fn emptied(&self) -> Session {
+        Session::new(self.slot, self.policy)
     }
 
     /// Tokens of `prompt` that would not have to be evaluated again. Nothing changes.

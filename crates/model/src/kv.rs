@@ -141,6 +141,30 @@ pub(crate) struct Region {
     pub(crate) len: usize,
 }
 
+/// A run of a saved state, in the order of [`crate::Model::save`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Append-only rows of one table, each closed by the last of `ratio` tokens.
+    Rows {
+        /// Tokens of a row.
+        ratio: u32,
+        /// Bytes of a row.
+        row_bytes: usize,
+    },
+    /// So many bytes of a window or of a frontier: the state at its end alone.
+    Tail(usize),
+}
+
+impl Part {
+    /// Bytes of the run in a state saved for `rows`.
+    pub fn bytes(self, rows: &Range<u32>) -> usize {
+        match self {
+            Part::Rows { ratio, row_bytes } => (rows.end / ratio - rows.start / ratio) as usize * row_bytes,
+            Part::Tail(bytes) => bytes,
+        }
+    }
+}
+
 /// Sizes of the cache for a shape, limits and numerics.
 #[derive(Clone, Debug)]
 pub struct KvLayout {
@@ -235,10 +259,33 @@ impl KvLayout {
         self.regions(&empty, 0, rows).iter().map(|region| region.len as u64).sum()
     }
 
+    /// What a saved state of the first `n` tokens is made of: see [`crate::Model::parts`].
+    pub fn parts(&self, n: u32) -> Vec<Part> {
+        let empty: Cache<()> = self.allocate(&mut |_| Ok(())).expect("describing the cache cannot fail");
+        let rows = |layer: usize, index: bool| {
+            let c = empty.layers[layer].compressed.as_ref().expect("the region comes from a layer that compresses");
+            let table = if index { &c.index.as_ref().expect("the region is of an indexer").rows } else { &c.rows };
+            Part::Rows { ratio: c.ratio, row_bytes: table.row_bytes }
+        };
+        let part = |region: Region| match region.table {
+            Table::Rows => rows(region.layer, false),
+            Table::IndexRows => rows(region.layer, true),
+            _ => Part::Tail(region.len),
+        };
+        self.all_regions(&empty, 0, n..n).into_iter().map(part).collect()
+    }
+
     /// Every byte that the first `rows.end` tokens of a slot own, append-only rows from token `rows.start` on; in the
     /// order of saved states: by layer, then window, frontier, rows, index frontier, index rows, then by position; last the
     /// draft block's window and the state of the last token.
     pub(crate) fn regions<Buf>(&self, cache: &Cache<Buf>, slot: SlotId, rows: Range<u32>) -> Vec<Region> {
+        let mut out = self.all_regions(cache, slot, rows);
+        out.retain(|region| region.len > 0);
+        out
+    }
+
+    /// The same with a region for every table of append-only rows, even if it is empty.
+    fn all_regions<Buf>(&self, cache: &Cache<Buf>, slot: SlotId, rows: Range<u32>) -> Vec<Region> {
         let n = rows.end;
         let mut out = Vec::new();
         for (layer, kv) in cache.layers.iter().enumerate() {
@@ -273,7 +320,6 @@ impl KvLayout {
                 ring_runs(t, slot, positions).for_each(|(at, len)| out.push(Region { layer: 0, table, at, len }));
             }
         }
-        out.retain(|region| region.len > 0);
         out
     }
 }
@@ -343,6 +389,18 @@ mod tests {
         let layout = layout(Numerics::Stored);
         let rows = 21 * 512 * (584 + 68) + 20 * 16 * 584;
         assert_eq!(layout.state_bytes(0..2048) - layout.state_bytes(2048..2048), rows);
+    }
+
+    #[test]
+    fn the_parts_of_a_state_have_its_size_from_any_token_on() {
+        for numerics in [Numerics::Qat, Numerics::Stored] {
+            for rows in [0..0, 0..3, 0..129, 2..131, 2048..2048, 2048..5000] {
+                let parts = layout(numerics).parts(rows.end);
+                let bytes: usize = parts.iter().map(|part| part.bytes(&rows)).sum();
+                assert_eq!(bytes as u64, layout(numerics).state_bytes(rows));
+                assert_eq!(parts.iter().filter(|part| matches!(part, Part::Rows { .. })).count(), 21 * 2 + 20);
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::ops::Range;
 
-use crate::{Batch, DraftRow, Error, Result, Shape, SlotId};
+use crate::{Batch, DraftRow, Error, Part, Result, Shape, SlotId};
 
 /// What a model was opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,15 @@ pub struct MemoryPlan {
     pub scratch: u64,
 }
 
+/// What the quantised variants of one model have in common, and which of them this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Equal for variants whose states fit each other: same shape, cache layout and unquantised weights.
+    pub family: [u8; 32],
+    /// Storage type of the first layer's routed experts, as its GGUF number; 0 if there is nothing to tell.
+    pub quant: u8,
+}
+
 /// A loaded model. It keeps no positions: the caller says where each span starts.
 pub trait Model: Send {
     /// Every dimension of the model.
@@ -60,8 +69,17 @@ pub trait Model: Send {
     /// Size of what [`Model::save`] writes.
     fn state_bytes(&self, rows: Range<u32>) -> u64;
 
+    /// What [`Model::save`] writes for a state that ends at `n`, run by run: the sizes follow by [`Part::bytes`]. Every table of
+    /// append-only rows has its run, whatever `n` is.
+    fn parts(&self, n: u32) -> Vec<Part>;
+
     /// Identity of weights and numerics, the draft block's included: states are exchanged only between equal fingerprints.
     fn fingerprint(&self) -> [u8; 32];
+
+    /// Its place among quantised variants of the same model. A model without any is a family of its own.
+    fn variant(&self) -> Variant {
+        Variant { family: self.fingerprint(), quant: 0 }
+    }
 
     /// Whether a draft block is loaded.
     fn has_draft(&self) -> bool {

@@ -4,15 +4,15 @@
 use std::io::{Read, Write};
 use std::ops::Range;
 
-use ds4_gguf::Gguf;
+use ds4_gguf::{DType, Gguf};
 use sha2::{Digest, Sha256};
 
 use crate::weights::{check_hash_table, find, validate};
 use crate::workspace::MAX_LOGIT_ROWS;
 use crate::{
     Backend, Batch, Cache, Class, DraftKv, DraftRow, DraftWeights, Error, GraphKey, KvLayout, LayerKv, LayerWeights,
-    Limits, LogitRows, MemoryPlan, Model, NO_LOGITS, Numerics, Result, Shape, SlotId, Span, StepRow, Weights,
-    Workspace, validate_draft,
+    Limits, LogitRows, MemoryPlan, Model, NO_LOGITS, Numerics, Part, Result, Shape, SlotId, Span, StepRow, Variant,
+    Weights, Workspace, validate_draft,
 };
 
 /// A model on one device.
@@ -21,6 +21,7 @@ pub struct Transformer<B: Backend> {
     limits: Limits,
     layout: KvLayout,
     fingerprint: [u8; 32],
+    variant: Variant,
     backend: B,
     weights: Weights<B::Weight>,
     draft: Option<DraftWeights<B::Weight>>,
@@ -133,10 +134,24 @@ impl<B: Backend> Transformer<B> {
         let cache = layout.allocate(&mut |bytes| backend.alloc(bytes))?;
         let workspace = Workspace::allocate(&shape, limits, draft.is_some(), &mut |bytes| backend.alloc(bytes))?;
         let fingerprint = fingerprint(file, draft, &shape, numerics);
+        let variant = variant(file, draft, &shape, numerics);
         let mut take = |file: &Gguf| DraftWeights::bind(&shape, &mut |spec| backend.upload(&find(file, &spec)?));
         let draft = draft.map(&mut take).transpose()?;
         let (rows, prime) = (Vec::new(), Vec::new());
-        Ok(Transformer { shape, limits, layout, fingerprint, backend, weights, draft, cache, workspace, rows, prime })
+        Ok(Transformer {
+            shape,
+            limits,
+            layout,
+            fingerprint,
+            variant,
+            backend,
+            weights,
+            draft,
+            cache,
+            workspace,
+            rows,
+            prime,
+        })
     }
 
     /// Memory that [`Transformer::new`] would need.
@@ -317,8 +332,16 @@ impl<B: Backend> Model for Transformer<B> {
         self.layout.state_bytes(rows)
     }
 
+    fn parts(&self, n: u32) -> Vec<Part> {
+        self.layout.parts(n)
+    }
+
     fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
+    }
+
+    fn variant(&self) -> Variant {
+        self.variant
     }
 
     fn has_draft(&self) -> bool {
@@ -407,7 +430,6 @@ fn check_range(limits: Limits, slot: SlotId, rows: &Range<u32>) -> Result<()> {
 
 /// Directory, a sample of every tensor, and how rows are held: enough to tell any two models apart without reading them.
 fn fingerprint(file: &Gguf, draft: Option<&Gguf>, shape: &Shape, numerics: Numerics) -> [u8; 32] {
-    const SAMPLE: usize = 256;
     let mut hash = Sha256::new();
     hash.update(format!("{shape:?} {numerics:?}"));
     for file in [Some(file), draft].into_iter().flatten() {
@@ -420,3 +442,22 @@ fn fingerprint(file: &Gguf, draft: Option<&Gguf>, shape: &Shape, numerics: Numer
     }
     hash.finalize().into()
 }
+
+/// What quantisation leaves alone: names and dimensions of all tensors, and a sample of those that stay float32.
+fn variant(file: &Gguf, draft: Option<&Gguf>, shape: &Shape, numerics: Numerics) -> Variant {
+    let mut hash = Sha256::new();
+    hash.update(format!("{shape:?} {numerics:?} {}", draft.is_some()));
+    for file in [Some(file), draft].into_iter().flatten() {
+        for info in file.tensors() {
+            hash.update(format!("{} {}\n", info.name, info.dims));
+            if let (DType::F32, Some(tensor)) = (info.dtype, file.tensor(&info.name)) {
+                hash.update(&tensor.data[..tensor.data.len().min(SAMPLE)]);
+            }
+        }
+    }
+    let experts = file.tensor("blk.0.ffn_gate_exps.weight");
+    Variant { family: hash.finalize().into(), quant: experts.map_or(0, |tensor| tensor.dtype.id() as u8) }
+}
+
+/// Bytes of a tensor that tell it from another.
+const SAMPLE: usize = 256;

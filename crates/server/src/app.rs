@@ -5,16 +5,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ds4_engine::{Cancel, EngineHandle, Request, SamplingParams};
-use ds4_text::{ChatRequest, Message, Prompt, Role, Tokenizer, render};
+use ds4_text::{ChatRequest, Exact, Message, Prompt, Role, Tokenizer, render};
 use tokio::sync::mpsc;
 
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::follow::{Answers, Follow};
+use crate::grammar::{GrammarError, Grammars};
 use crate::job::{Job, Trade};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::order::{Format, Order, Source};
+use crate::order::{Choice, Format, Order, Source};
+use crate::replay::{Replay, Seal};
+use crate::responses::Store;
 use crate::trace::Trace;
 
 /// What is known of the loaded model, for `/v1/models`, `/props` and the like.
@@ -40,6 +43,10 @@ pub(crate) struct App {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) config: ServerConfig,
     pub(crate) model: ModelInfo,
+    /// A vocabulary that no grammar can be held against fails only the requests that need one.
+    pub(crate) grammars: std::result::Result<Grammars, GrammarError>,
+    pub(crate) replay: Replay,
+    pub(crate) responses: Store,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) answers: Answers,
     pub(crate) metrics: Metrics,
@@ -60,13 +67,30 @@ impl App {
         lifecycle: Lifecycle,
     ) -> std::io::Result<Arc<App>> {
         let (started, created) = (Instant::now(), unix_time());
+        let seal = Seal::new(&config.state_key, config.canonical_name(), &tokenizer);
+        let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay);
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        let responses = Store::new(config.response_store);
         let prefix = config.metrics_prefix.as_deref().unwrap_or("ds4");
         let metrics = Metrics::new(prefix, config.canonical_name());
         let trace = Trace::open(&config)?;
         let (answers, wedged) = (Answers::default(), AtomicBool::new(false));
-        let app =
-            App { engine, tokenizer, config, model, lifecycle, answers, metrics, trace, wedged, started, created };
-        Ok(Arc::new(app))
+        Ok(Arc::new(App {
+            engine,
+            tokenizer,
+            config,
+            model,
+            grammars,
+            replay,
+            responses,
+            lifecycle,
+            answers,
+            metrics,
+            trace,
+            wedged,
+            started,
+            created,
+        }))
     }
 
     /// Build, weights and device: equal values mean equal answers to equal seeds.
@@ -78,6 +102,7 @@ impl App {
     pub(crate) fn prompt(&self, order: &Order) -> Result<Option<Prompt>> {
         let Source::Chat { messages, continued } = &order.source else { return Ok(None) };
         let mut messages = messages.clone();
+        self.replay.restore(&mut messages, &order.tenant, &self.tokenizer);
         if let Some(schema) = shown_schema(&order.format) {
             if !matches!(messages.first(), Some(m) if m.role == Role::System) {
                 messages.insert(0, Message::new(Role::System, ""));
@@ -96,17 +121,31 @@ impl App {
         render(&request).map(Some).map_err(|e| ApiError::invalid("messages", e.to_string()))
     }
 
+    /// What a blob of ours holds; none if it is not ours.
+    pub(crate) fn unsealed(&self, blob: &str) -> Option<Exact> {
+        self.replay.seal.open(blob).map(|ids| self.tokenizer.exact(&ids))
+    }
+
+    /// Tokens of an order's prompt, however many.
+    pub(crate) fn count(&self, order: &Order) -> Result<usize> {
+        self.encoded(order).map(|ids| ids.len())
+    }
+
     /// Ids of an order's prompt; `param` names its field in errors.
     pub(crate) fn ids(&self, order: &Order, param: &str) -> Result<Vec<u32>> {
-        let ids = match (self.prompt(order)?, &order.source) {
-            (Some(prompt), _) => self.tokenizer.encode_prompt(&prompt),
-            (None, Source::Raw(ids)) => ids.clone(),
-            (None, Source::Chat { .. }) => unreachable!("chats have a prompt"),
-        };
+        let ids = self.encoded(order)?;
         if ids.len() >= self.config.context as usize {
             return Err(ApiError::overflow(param, ids.len(), self.config.context));
         }
         Ok(ids)
+    }
+
+    fn encoded(&self, order: &Order) -> Result<Vec<u32>> {
+        Ok(match (self.prompt(order)?, &order.source) {
+            (Some(prompt), _) => self.tokenizer.encode_prompt(&prompt),
+            (None, Source::Raw(ids)) => ids.clone(),
+            (None, Source::Chat { .. }) => unreachable!("chats have a prompt"),
+        })
     }
 
     /// Starts answer `i` of an order.
@@ -128,10 +167,12 @@ impl App {
             thinking: chat && order.thinking.is_on(),
             think_budget_tokens: order.think_budget,
             reply_budget: order.reply_budget,
-            tools_offered: !order.tools.is_empty(),
+            tools_offered: !order.tools.is_empty() && order.choice != Choice::None,
+            constraint: order.constraint.clone(),
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
             cancel: cancel.clone(),
+            tenant: tenant_number(&order.tenant),
             ..Request::new(ids, hear)
         };
         if let Err(error) = self.engine.submit(request) {
@@ -141,6 +182,11 @@ impl App {
         }
         Ok(Job::new(Arc::clone(self), order, events, follow, trade, prompt))
     }
+}
+
+/// A tenant as the engine tells them apart: the same after a restart.
+fn tenant_number(tenant: &str) -> u64 {
+    u64::from_str_radix(tenant, 16).unwrap_or(0)
 }
 
 /// The schema that the prompt shows the model; the grammar holds it to it.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::config::ServerConfig;
 use crate::error::Family;
 use crate::keys::Owner;
 
@@ -21,6 +22,12 @@ pub(crate) struct Call {
     headers: Mutex<Vec<(HeaderName, HeaderValue)>>,
     /// What came with it, where somebody wants to know.
     body: OnceLock<String>,
+}
+
+/// Whose request is being handled; nobody's where keys share what they know, or where there are none.
+pub(crate) fn tenant(config: &ServerConfig) -> String {
+    let owner = if config.cache_share { None } else { Call::current().and_then(|call| call.owner.clone()) };
+    owner.map_or_else(String::new, |owner| owner.tenant)
 }
 
 tokio::task_local! {

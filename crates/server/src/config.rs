@@ -66,6 +66,8 @@ pub struct ServerConfig {
     pub context: u32,
     /// Tool calls remembered for exact replay.
     pub tool_memory: usize,
+    /// Key of what clients keep for the server: see [`crate::load_or_create_key`]. A fresh one by default.
+    pub state_key: [u8; 32],
     /// Histories are rendered from what the client sent alone.
     pub canonical_replay: bool,
     /// Keys share cached prefixes.
@@ -152,6 +154,7 @@ impl Default for ServerConfig {
             max_tokens: 393_216,
             context: 32_768,
             tool_memory: 100_000,
+            state_key: fresh_key(),
             canonical_replay: false,
             cache_share: false,
             metrics_prefix: Some("ds4".to_owned()),
@@ -163,6 +166,12 @@ impl Default for ServerConfig {
             webui: true,
         }
     }
+}
+
+fn fresh_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).expect("the system has a random source");
+    key
 }
 
 impl ServerConfig {

@@ -46,6 +46,14 @@ impl ApiError {
         Self { code: Some("unsupported_parameter"), ..Self::invalid(param, message) }
     }
 
+    /// Results of calls that nothing is known of any more; `param` is where the id stands.
+    pub(crate) fn continuation(param: String, id: &str) -> Self {
+        let message = format!(
+            "{param}: the conversation of call {id:?} is not known any more; resend the full conversation history"
+        );
+        Self { param: Some(param), ..Self::new(StatusCode::CONFLICT, Some("continuation_unavailable"), message) }
+    }
+
     /// A prompt of `found` tokens for a context of `context`.
     pub(crate) fn overflow(param: &str, found: usize, context: u32) -> Self {
         let message = format!(

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ds4_engine::{Cancel, Delta, Event, StopReason, Timings, Usage};
+use ds4_engine::{Cancel, Delta, Event, Source, StopReason, Timings, Usage};
 use ds4_text::ToolCallKind;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -143,6 +143,11 @@ impl Follow {
         self.live.cancel.cancel();
     }
 
+    /// What stops it from elsewhere.
+    pub(crate) fn cancellation(&self) -> Cancel {
+        self.live.cancel.clone()
+    }
+
     /// The next event of the engine, unless the answer may not wait for it.
     pub(crate) async fn hear(&mut self, events: &mut UnboundedReceiver<Event>) -> Result<Option<Event>> {
         let (config, lifecycle) = (&self.app.config, &self.app.lifecycle);
@@ -170,7 +175,7 @@ impl Follow {
 
     fn note(&mut self, event: &Event) {
         match event {
-            Event::Prefill { done, cached, .. } => self.prefilled(*done, *cached),
+            Event::Prefill { done, cached, source, .. } => self.prefilled(*done, *cached, *source),
             Event::Token { id, .. } => self.drawn(*id),
             Event::Delta(Delta::ToolCall(call)) => match &call.kind {
                 ToolCallKind::Start { name } => {
@@ -192,7 +197,7 @@ impl Follow {
         }
     }
 
-    fn prefilled(&mut self, done: u32, cached: u32) {
+    fn prefilled(&mut self, done: u32, cached: u32, source: Source) {
         let live = &self.live;
         let before = live.done.swap(done, Ordering::Relaxed);
         if !self.admitted {
@@ -203,7 +208,7 @@ impl Follow {
             info!(
                 request = %live.request, phase = "start", api = live.parameters["api"].as_str(),
                 key = live.owner.as_deref().unwrap_or_default(), prompt = live.prompt_len, cached,
-                source = if cached > 0 { "gpu" } else { "none" }, max_tokens = text("max_tokens"),
+                source = tier(source), max_tokens = text("max_tokens"),
                 stream = text("stream"), tools = text("tools"), thinking = live.parameters["thinking"].as_str(),
             );
         }
@@ -297,11 +302,20 @@ impl Drop for Follow {
                 prompt: self.live.prompt_len,
                 cached: self.live.cached.load(Ordering::Relaxed),
                 completion: self.live.drawn.load(Ordering::Relaxed),
-                reasoning: 0,
+                ..Usage::default()
             };
             self.cancelled(usage, Timings::default());
         }
         self.app.answers.lock().remove(&self.live.number);
+    }
+}
+
+/// Where reused tokens came from, in the words of the logs.
+fn tier(source: Source) -> &'static str {
+    match source {
+        Source::None => "none",
+        Source::Live => "gpu",
+        Source::Disk => "disk",
     }
 }
 

@@ -3,32 +3,41 @@
 
 use std::collections::HashSet;
 
-use ds4_text::{Message, Role, ToolCall};
+use ds4_text::{Content, Exact, Message, Role, ToolCall};
 use serde_json::Value;
 
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, kind};
+use crate::replay::Replay;
 
 /// Messages of one conversation.
 pub(crate) const MAX_ITEMS: usize = 100_000;
 
 /// Messages so far.
-#[derive(Debug, Default)]
-pub(crate) struct History {
+pub(crate) struct History<'a> {
     system: Vec<String>,
     messages: Vec<Message>,
     calls: HashSet<String>,
     open: bool,
+    replay: &'a Replay,
 }
 
-impl History {
+impl<'a> History<'a> {
+    /// An empty conversation; `replay` knows calls that clients leave out.
+    pub(crate) fn new(replay: &'a Replay) -> Self {
+        History { system: Vec::new(), messages: Vec::new(), calls: HashSet::new(), open: false, replay }
+    }
+
     /// System text: at the head it joins the system region, later it is a note in the user turn where it stands. Hoisting it
     /// would change the prompt's beginning, and with it everything that was computed of it.
     pub(crate) fn system(&mut self, text: &str) {
-        if !self.messages.is_empty() {
-            self.user(&format!("<system-note>\n{text}\n</system-note>"));
-        } else if !text.is_empty() {
+        if text.is_empty() {
+            return;
+        }
+        if self.messages.is_empty() {
             self.system.push(text.to_owned());
+        } else {
+            self.user(&format!("<system-note>\n{text}\n</system-note>"));
         }
     }
 
@@ -37,19 +46,21 @@ impl History {
         self.messages.push(Message::new(Role::User, text));
     }
 
+    /// What the assistant thought, before what it said of it; `exact` are the ids, if they are known.
+    pub(crate) fn reasoning(&mut self, text: &str, exact: Option<Exact>) {
+        let turn = self.turn();
+        let first = turn.reasoning.is_empty() && turn.sampled.reasoning.is_none();
+        turn.sampled.reasoning = if first { exact } else { None };
+        turn.reasoning.push_str(text);
+    }
+
     /// What the assistant said. Parts of one turn that come one after another are one turn.
-    pub(crate) fn assistant(&mut self, reasoning: &str, text: &str, calls: Vec<ToolCall>) {
+    pub(crate) fn assistant(&mut self, text: &str, calls: Vec<ToolCall>) {
         self.calls.extend(calls.iter().filter_map(|call| call.id.clone()));
-        if let (true, Some(last)) = (self.open, self.messages.last_mut()) {
-            last.reasoning.push_str(reasoning);
-            let ds4_text::Content::Text(before) = &last.content else { unreachable!("assistants say text") };
-            last.content = format!("{before}{text}").into();
-            last.tool_calls.extend(calls);
-            return;
-        }
-        self.open = true;
-        let reasoning = reasoning.to_owned();
-        self.messages.push(Message { reasoning, tool_calls: calls, ..Message::new(Role::Assistant, text) });
+        let turn = self.turn();
+        let Content::Text(before) = &mut turn.content else { unreachable!("assistants say text") };
+        before.push_str(text);
+        turn.tool_calls.extend(calls);
     }
 
     /// The next part of an assistant's turn is a turn of its own.
@@ -57,21 +68,33 @@ impl History {
         self.open = false;
     }
 
-    /// The result of a call; `param` is where its id stands.
+    fn turn(&mut self) -> &mut Message {
+        if !self.open {
+            self.messages.push(Message::new(Role::Assistant, ""));
+        }
+        self.open = true;
+        self.messages.last_mut().expect("an open turn is the last message")
+    }
+
+    /// The result of a call; `param` is where its id stands. A call that the client left out comes from memory.
     pub(crate) fn result(&mut self, id: &str, text: &str, param: String) -> Result<()> {
         if !self.calls.contains(id) {
-            let message = format!("{param}: no earlier call has the id {id:?}; resend the full conversation history");
-            return Err(ApiError::invalid(param, message));
+            if self.messages.is_empty() {
+                return Err(ApiError::continuation(param, id));
+            }
+            let Some(turn) = self.replay.call(id) else {
+                let message =
+                    format!("{param}: no earlier call has the id {id:?}; resend the full conversation history");
+                return Err(ApiError::invalid(param, message));
+            };
+            let turn = turn.message();
+            self.calls.extend(turn.tool_calls.iter().filter_map(|call| call.id.clone()));
+            self.messages.push(turn);
         }
         self.open = false;
         let id = Some(id.to_owned());
         self.messages.push(Message { tool_call_id: id, ..Message::new(Role::Tool, text) });
         Ok(())
-    }
-
-    /// Nothing but system text so far.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
     }
 
     /// The last message is the assistant's: it is to be continued.

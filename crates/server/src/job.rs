@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use ds4_engine::{Delta, Event, StopReason, Timings, TokenLogprobs, Usage};
-use ds4_text::{ToolCallDelta, ToolCallKind};
+use ds4_engine::{Cancel, Delta, Event, StopReason, Timings, TokenLogprobs, Usage};
+use ds4_text::{Tokenizer, ToolCallDelta, ToolCallKind};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{App, fresh_id};
 use crate::error::{ApiError, Result};
 use crate::follow::Follow;
-use crate::order::{Order, Tool};
+use crate::order::{Order, Source, Tool};
+use crate::replay::{Chain, Replay, Turn};
 
 /// What differs between APIs while an answer runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,11 @@ impl Call {
         self.tool.as_ref().and_then(|t| t.namespace.as_ref()).map(|(space, _)| space.as_str())
     }
 
+    /// The arguments as a history has them.
+    pub(crate) fn replayed(&self) -> String {
+        if self.is_custom() { serde_json::json!({"input": self.input()}).to_string() } else { self.arguments.clone() }
+    }
+
     pub(crate) fn is_custom(&self) -> bool {
         self.tool.as_ref().is_some_and(|t| t.custom)
     }
@@ -133,11 +139,17 @@ pub(crate) enum Finish {
 }
 
 impl Outcome {
+    /// What was sampled before `</think>`, so far.
+    pub(crate) fn reasoning_ids(&self, tokenizer: &Tokenizer) -> &[u32] {
+        let special = tokenizer.special();
+        let end = self.ids.iter().position(|&id| id == special.think_end || id == special.eos);
+        &self.ids[..end.unwrap_or(self.ids.len())]
+    }
+
     pub(crate) fn finish(&self) -> Finish {
         match &self.reason {
-            Some(StopReason::ToolCalls) if !self.calls.is_empty() => Finish::ToolCalls,
             // A call that was delivered has to be answered, however the turn went on.
-            Some(StopReason::EndOfTurn) if !self.calls.is_empty() => Finish::ToolCalls,
+            Some(StopReason::ToolCalls | StopReason::EndOfTurn) if !self.calls.is_empty() => Finish::ToolCalls,
             None | Some(StopReason::EndOfTurn | StopReason::ToolCalls) => Finish::EndOfTurn,
             Some(StopReason::StopString(text)) => Finish::StopString(text.clone()),
             Some(StopReason::Length) => Finish::Length,
@@ -156,6 +168,9 @@ pub(crate) struct Job {
     tools: Vec<Tool>,
     /// Log-probabilities of tokens whose text has not been released.
     held: Vec<Token>,
+    /// What the answer is remembered by; none if it is no turn of its own.
+    chain: Option<Chain>,
+    thinking: bool,
     pub(crate) outcome: Outcome,
 }
 
@@ -170,7 +185,34 @@ impl Job {
     ) -> Self {
         let usage = Usage { prompt, ..Usage::default() };
         let outcome = Outcome { usage, ..Outcome::default() };
-        Job { app, events, follow, trade, tools: order.tools.clone(), held: Vec::new(), outcome }
+        let (chain, thinking) = match &order.source {
+            Source::Chat { messages, continued: false } => {
+                (Some(Replay::chain(messages, &order.tenant)), order.thinking.is_on())
+            }
+            Source::Chat { .. } | Source::Raw(_) => (None, false),
+        };
+        let tools = order.tools.clone();
+        Job { app, events, follow, trade, tools, held: Vec::new(), chain, thinking, outcome }
+    }
+
+    /// What stops the answer.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.follow.cancellation()
+    }
+
+    /// The reasoning so far, sealed for the client to keep.
+    pub(crate) fn sealed_reasoning(&self) -> String {
+        self.app.replay.seal.close(self.outcome.reasoning_ids(&self.app.tokenizer))
+    }
+
+    /// Keeps the turn, unless the client did not get all of it.
+    fn remember(&self) {
+        let whole = !matches!(self.outcome.reason, None | Some(StopReason::Cancelled | StopReason::StopString(_)));
+        if let (true, Some(chain)) = (whole, &self.chain)
+            && let Some(turn) = Turn::of(&self.outcome, self.thinking, &self.app.tokenizer)
+        {
+            self.app.replay.remember(chain, turn);
+        }
     }
 
     /// The next piece; after `Done` or an error there is none.
@@ -179,7 +221,7 @@ impl Job {
             let event = self.follow.hear(&mut self.events).await?;
             match event {
                 None => return Err(ApiError::engine("the engine stopped")),
-                Some(Event::Prefill { done, total, cached }) => {
+                Some(Event::Prefill { done, total, cached, .. }) => {
                     self.outcome.usage.cached = cached;
                     return Ok(Piece::Prefill { done, total, cached });
                 }
@@ -190,6 +232,7 @@ impl Job {
                     self.outcome.usage = usage;
                     self.outcome.timings = timings;
                     self.outcome.reason = Some(reason);
+                    self.remember();
                     return Ok(Piece::Done);
                 }
                 Some(Event::Failed(error)) => return Err(ApiError::from_engine(&error, self.trade.param())),

@@ -2,10 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod anthropic;
 mod app;
 mod call;
 mod config;
 mod connection;
+mod demand;
 mod error;
 mod fields;
 mod follow;
@@ -22,7 +24,9 @@ mod openai;
 mod order;
 mod origin;
 mod path;
+mod replay;
 mod reply;
+mod responses;
 mod routes;
 mod serve;
 mod signals;
@@ -34,4 +38,5 @@ mod wire;
 pub use app::ModelInfo;
 pub use config::{LogConfig, LogLevel, ServerConfig, SlotDetail};
 pub use log::start_log;
+pub use replay::load_or_create_key;
 pub use serve::{End, Server, Service, StartError, Switch, router};

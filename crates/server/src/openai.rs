@@ -3,7 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod models;
-mod request;
+pub(crate) mod request;
 mod stream;
 
 use serde_json::{Map, Value, json};
@@ -48,7 +48,7 @@ fn finish_reason(finish: &Finish) -> &'static str {
 }
 
 /// A token as chat log-probabilities list it.
-fn chat_token(token: &Token) -> Value {
+pub(crate) fn chat_token(token: &Token) -> Value {
     let one = |bytes: &[u8], logprob: f32| -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("token".into(), String::from_utf8_lossy(bytes).into());

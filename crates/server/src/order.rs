@@ -1,16 +1,18 @@
 //! What every API's request becomes, and the fields that all of them share (server.md 5). The three API modules fill in the
 //! messages; nothing behind this type knows which API was called.
 
-use ds4_engine::{ReplyBudget, SamplingParams};
+use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
+use crate::call;
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
 
 /// One request, free of its API.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Order {
     /// The model's name as the client wrote it, or the canonical one.
     pub(crate) model: String,
@@ -39,6 +41,12 @@ pub(crate) struct Order {
     pub(crate) stream: bool,
     /// The client asked for its timings.
     pub(crate) timings: bool,
+    /// Whose request it is: what one tenant said is not known to another.
+    pub(crate) tenant: String,
+    /// What was accepted but is not honoured, for the header `x-ds4-warning`.
+    pub(crate) warnings: Vec<String>,
+    /// The compiled form of `format`, `tools` and `choice`, once it is known.
+    pub(crate) constraint: Option<Box<dyn Constraint>>,
 }
 
 /// Where the prompt comes from.
@@ -55,6 +63,7 @@ pub(crate) enum Source {
 
 /// A tool that the model is shown.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub(crate) struct Tool {
     /// As the model sees it.
     pub(crate) name: String,
@@ -65,6 +74,8 @@ pub(crate) struct Tool {
     /// Of the Responses API: the client searches tools with it.
     pub(crate) search: bool,
     pub(crate) strict: bool,
+    /// Not shown at the head of the prompt: the history shows it where a search found it.
+    pub(crate) found: bool,
     /// The object `function` of the prompt: name, description, parameters in the client's order.
     pub(crate) function: Value,
 }
@@ -137,12 +148,21 @@ impl Order {
             n,
             stream: body.flag("stream")?.unwrap_or(false),
             timings: body.flag("timings")?.unwrap_or(false),
+            tenant: call::tenant(config),
+            warnings: Vec::new(),
+            constraint: None,
         })
     }
 
-    /// The tools in the form the prompt takes them.
+    /// The tools in the form the prompt takes them. Those that a search found stay where it found them, so that the prompt
+    /// keeps its beginning; but some tool has to be at the head, as the syntax of calls is explained there.
     pub(crate) fn shown_tools(&self) -> Vec<Value> {
-        self.tools.iter().map(|tool| serde_json::json!({"type": "function", "function": tool.function})).collect()
+        let all = self.tools.iter().all(|tool| tool.found);
+        self.tools
+            .iter()
+            .filter(|tool| all || !tool.found)
+            .map(|tool| serde_json::json!({"type": "function", "function": tool.function}))
+            .collect()
     }
 }
 

@@ -9,6 +9,14 @@ pub(crate) fn json(value: &Value) -> Response<Body> {
     with(StatusCode::OK, "application/json", value.to_string())
 }
 
+/// The response with what was accepted but is not honoured.
+pub(crate) fn warned(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    if let (false, Ok(value)) = (warnings.is_empty(), HeaderValue::from_str(&warnings.join("; "))) {
+        response.headers_mut().insert("x-ds4-warning", value);
+    }
+    response
+}
+
 /// A body of any type.
 pub(crate) fn with(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());

@@ -12,15 +12,18 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
 use crate::app::App;
-use crate::call::{Call, request_id};
+use crate::call::{self, Call, request_id};
 use crate::error::{ApiError, Family, Result};
-use crate::{fields, openai, reply, utilities};
+use crate::{anthropic, fields, openai, reply, responses, utilities};
 
 /// All routes, with what surrounds them.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
+        .route("/v1/messages", post(messages))
+        .route("/v1/messages/count_tokens", post(count_tokens))
+        .merge(stored_responses())
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .merge(utilities::routes())
@@ -61,6 +64,60 @@ async fn completions(State(app): State<Arc<App>>, request: Request) -> Response<
         Ok(body) => openai::completions::handle(app, body).await,
         Err(error) => Err(error),
     })
+}
+
+async fn messages(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    answer(match body(&app, request).await {
+        Ok(body) => anthropic::handle(app, body).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn count_tokens(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    answer(body(&app, request).await.and_then(|body| anthropic::count_tokens(&app, &body)))
+}
+
+fn stored_responses() -> Router<Arc<App>> {
+    type Id = Path<String>;
+    type Shared = State<Arc<App>>;
+    Router::new()
+        .route(
+            "/v1/responses",
+            post(|State(app): Shared, request: Request| async move {
+                answer(match body(&app, request).await {
+                    Ok(body) => responses::handle(app, body).await,
+                    Err(error) => Err(error),
+                })
+            }),
+        )
+        .route(
+            "/v1/responses/input_tokens",
+            post(|State(app): Shared, request: Request| async move {
+                answer(body(&app, request).await.and_then(|body| responses::input_tokens(&app, &body)))
+            }),
+        )
+        .route("/v1/responses/compact", post(async || answer(Err(responses::compact()))))
+        .route(
+            "/v1/responses/{id}",
+            get(|State(app): Shared, Path(id): Id| async move {
+                answer(responses::get(&app, &call::tenant(&app.config), &id))
+            })
+            .delete(|State(app): Shared, Path(id): Id| async move {
+                answer(responses::delete(&app, &call::tenant(&app.config), &id))
+            }),
+        )
+        .route(
+            "/v1/responses/{id}/cancel",
+            post(|State(app): Shared, Path(id): Id| async move {
+                answer(responses::cancel(&app, &call::tenant(&app.config), &id))
+            }),
+        )
+        .route(
+            "/v1/responses/{id}/input_items",
+            get(|State(app): Shared, Path(id): Id, uri: Uri| async move {
+                answer(responses::input_items(&app, &call::tenant(&app.config), &id, uri.query().unwrap_or_default()))
+            }),
+        )
 }
 
 async fn models(State(app): State<Arc<App>>) -> Response<Body> {

@@ -215,9 +215,13 @@ async fn drain(gate: &Gate, app: &Arc<App>) {
         last_words(gate).await;
     }
     let engine = app.engine.clone();
-    let stopped = tokio::task::spawn_blocking(move || engine.stop());
-    if timeout(PUT_AWAY, stopped).await.is_err() {
-        warn!("the engine did not end in time");
+    let stopped = tokio::task::spawn_blocking(move || engine.shutdown(PUT_AWAY));
+    match timeout(PUT_AWAY + LAST_WORDS, stopped).await {
+        Ok(Ok(saved)) if app.engine.kv_stats().is_some() => {
+            info!(saved = saved.saved, unsaved = saved.unsaved, complete = saved.complete, "sequences were put away");
+        }
+        Ok(_) => {}
+        Err(_) => warn!("the engine did not end in time"),
     }
 }
 

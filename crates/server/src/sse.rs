@@ -71,6 +71,18 @@ pub(crate) fn stream<F>(keepalive: Option<Duration>, write: impl FnOnce(Arc<Writ
 where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
+    stream_pinging(keepalive, None, write)
+}
+
+/// As `stream`, where every other sign of life is this frame.
+pub(crate) fn stream_pinging<F>(
+    keepalive: Option<Duration>,
+    ping: Option<&'static str>,
+    write: impl FnOnce(Arc<Writer>) -> F,
+) -> Response<Body>
+where
+    F: Future<Output = Result<(), Gone>> + Send + 'static,
+{
     let (frames, receiver) = channel(FRAMES);
     let status = Arc::new(Mutex::new("waiting".to_owned()));
     let writer = Arc::new(Writer { frames, status: Arc::clone(&status) });
@@ -88,7 +100,8 @@ where
         clock.reset();
         clock
     });
-    let mut response = Response::new(Body::new(Frames { receiver, clock, status }.boxed_unsync()));
+    let mut response =
+        Response::new(Body::new(Frames { receiver, clock, status, ping, begun: false, pinged: true }.boxed_unsync()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -101,6 +114,21 @@ struct Frames {
     receiver: Receiver<Bytes>,
     clock: Option<Interval>,
     status: Arc<Mutex<String>>,
+    ping: Option<&'static str>,
+    /// Events have been sent: only then may a ping be.
+    begun: bool,
+    pinged: bool,
+}
+
+impl Frames {
+    /// What shows that the server is alive.
+    fn sign(&mut self) -> Bytes {
+        self.pinged = !self.pinged;
+        match self.ping {
+            Some(ping) if self.begun && self.pinged => Bytes::from_static(ping.as_bytes()),
+            _ => format!(": {}\n\n", self.status.lock().unwrap_or_else(PoisonError::into_inner)).into(),
+        }
+    }
 }
 
 impl HttpBody for Frames {
@@ -113,13 +141,13 @@ impl HttpBody for Frames {
             if let Some(clock) = &mut this.clock {
                 clock.reset();
             }
+            this.begun = true;
             return Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))));
         }
         if let Some(clock) = &mut this.clock
             && clock.poll_tick(cx).is_ready()
         {
-            let status = this.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            return Poll::Ready(Some(Ok(Frame::data(format!(": {status}\n\n").into()))));
+            return Poll::Ready(Some(Ok(Frame::data(this.sign()))));
         }
         Poll::Pending
     }

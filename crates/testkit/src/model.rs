@@ -229,6 +229,11 @@ impl Model for ScriptedModel {
         4 * u64::from(rows.end.saturating_sub(rows.start)) + DIGEST as u64
     }
 
+    fn parts(&self, _n: u32) -> Vec<ds4_model::Part> {
+        use ds4_model::Part::{Rows, Tail};
+        vec![Rows { ratio: 1, row_bytes: 4 }, Tail(DIGEST)]
+    }
+
     fn fingerprint(&self) -> [u8; 32] {
         let mut fingerprint = *b"ds4 scripted model of 0000 words";
         fingerprint[22..26].copy_from_slice(&(self.shape.n_vocab as u32).to_le_bytes());

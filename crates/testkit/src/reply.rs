@@ -70,7 +70,7 @@ fn answer_start(reply: &Prompt) -> usize {
 
 fn text_of(piece: Piece<'_>) -> &str {
     match piece {
-        Piece::Template(text) | Piece::Untrusted(text) => text,
+        Piece::Template(text) | Piece::Untrusted(text) | Piece::Exact(text, _) => text,
     }
 }
 
@@ -86,7 +86,7 @@ impl Way {
             at += text.len();
             match piece {
                 Piece::Template(_) => whole.push_template(kept),
-                Piece::Untrusted(_) => whole.push_untrusted(kept),
+                Piece::Untrusted(_) | Piece::Exact(..) => whole.push_untrusted(kept),
             }
         }
         Self { ids: tokenizer.encode_prompt(&whole), bytes: whole.text().as_bytes().to_vec() }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, shown};
+use crate::prompt::Exact;
 
 /// Everything that decides the text of a prompt.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -115,6 +116,17 @@ pub struct Message {
     pub task: Option<String>,
     /// Of an assistant: leave EOS off, so that the model continues the turn.
     pub wo_eos: bool,
+    /// Of an assistant: what is known of its sampled ids, which then stand in the prompt in place of the texts.
+    pub sampled: Sampled,
+}
+
+/// The parts of a turn as they were sampled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sampled {
+    /// In place of the reasoning, without its closing tag.
+    pub reasoning: Option<Exact>,
+    /// In place of content and calls.
+    pub answer: Option<Exact>,
 }
 
 /// A call in the history.
@@ -206,6 +218,7 @@ impl Message {
             response_format: None,
             task: None,
             wo_eos: false,
+            sampled: Sampled::default(),
         }
     }
 

@@ -20,12 +20,12 @@ mod tokenizer;
 mod tracker;
 mod vocabulary;
 
-pub use chat::{ChatRequest, Content, Message, Revision, Role, Thinking, ToolCall};
+pub use chat::{ChatRequest, Content, Message, Revision, Role, Sampled, Thinking, ToolCall};
 pub use control::Special;
 pub use detokenize::Detokenizer;
 pub use error::{Error, Result};
 pub use parse::{Call, Delta, StreamParser, ToolCallDelta, ToolCallKind, Turn};
-pub use prompt::{Piece, Prompt};
+pub use prompt::{Exact, Piece, Prompt};
 pub use render::render;
 pub use tokenizer::Tokenizer;
 pub use tracker::{DsmlTracker, Position, SamplingState};

@@ -1,5 +1,5 @@
-//! A rendered prompt: one string, and which of its bytes the template wrote. Owns that bookkeeping only; `render` decides
-//! what is written, `tokenizer` what becomes of it.
+//! A rendered prompt: one string, which of its bytes the template wrote, and which stand for ids that are known. Owns that
+//! bookkeeping only; `render` decides what is written, `tokenizer` what becomes of it.
 
 use std::ops::Range;
 
@@ -10,6 +10,16 @@ pub struct Prompt {
     text: String,
     /// Non-empty byte ranges in order, none touching the next.
     template: Vec<Range<usize>>,
+    /// Non-empty byte ranges in order, and the ids they stand for.
+    exact: Vec<(Range<usize>, Vec<u32>)>,
+}
+
+/// Ids whatever their text would be tokenized to, and that text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exact {
+    pub ids: Vec<u32>,
+    /// What the ids spell; what is not UTF-8 is U+FFFD.
+    pub text: String,
 }
 
 /// A maximal stretch of one kind.
@@ -17,6 +27,8 @@ pub struct Prompt {
 pub enum Piece<'a> {
     Template(&'a str),
     Untrusted(&'a str),
+    /// Text that stands for these ids.
+    Exact(&'a str, &'a [u32]),
 }
 
 impl Prompt {
@@ -42,12 +54,22 @@ impl Prompt {
         self.text.push_str(text);
     }
 
+    /// Appends ids that stay as they are, with the text they spell.
+    pub fn push_exact(&mut self, exact: &Exact) {
+        let start = self.text.len();
+        self.text.push_str(&exact.text);
+        if !exact.text.is_empty() {
+            self.exact.push((start..self.text.len(), exact.ids.clone()));
+        }
+    }
+
     /// Appends another prompt, keeping the kinds.
     pub fn push(&mut self, other: &Prompt) {
         for piece in other.pieces() {
             match piece {
                 Piece::Template(text) => self.push_template(text),
                 Piece::Untrusted(text) => self.push_untrusted(text),
+                Piece::Exact(text, ids) => self.push_exact(&Exact { ids: ids.to_vec(), text: text.to_owned() }),
             }
         }
     }
@@ -62,16 +84,28 @@ impl Prompt {
         &self.template
     }
 
+    /// Byte ranges that stand for known ids, in order.
+    pub fn exact(&self) -> &[(Range<usize>, Vec<u32>)] {
+        &self.exact
+    }
+
     /// The text in order, cut where the kind changes.
     pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
-        let ends = self.template.iter().map(|r| (r.start, r.end)).chain([(self.text.len(), self.text.len())]);
+        let template = self.template.iter().map(|at| (at.clone(), Piece::Template(&self.text[at.clone()])));
+        let exact = self.exact.iter().map(|(at, ids)| (at.clone(), Piece::Exact(&self.text[at.clone()], ids)));
+        let mut known: Vec<_> = template.chain(exact).collect();
+        known.sort_by_key(|(at, _)| at.start);
+        let end = self.text.len();
+        known.push((end..end, Piece::Template("")));
         let mut at = 0;
-        ends.flat_map(move |(start, end)| {
-            let before = &self.text[at..start];
-            at = end;
-            [Piece::Untrusted(before), Piece::Template(&self.text[start..end])]
-        })
-        .filter(|piece| !matches!(piece, Piece::Untrusted("") | Piece::Template("")))
+        known
+            .into_iter()
+            .flat_map(move |(range, piece)| {
+                let before = &self.text[at..range.start];
+                at = range.end;
+                [Piece::Untrusted(before), piece]
+            })
+            .filter(|piece| !matches!(piece, Piece::Untrusted("") | Piece::Template("")))
     }
 }
 

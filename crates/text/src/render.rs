@@ -175,14 +175,23 @@ impl Writer<'_> {
         let item = &conversation.items[i];
         let after_task = i > 0 && conversation.items[i - 1].task.is_some();
         let keeps = !conversation.drop_thinking || conversation.last_user.is_none_or(|last| i > last);
+        let sampled = &item.message.sampled;
         if self.thinking() && keeps && !after_task {
-            self.untrusted(item.reasoning);
+            match &sampled.reasoning {
+                Some(exact) => self.prompt.push_exact(exact),
+                None => self.untrusted(item.reasoning),
+            }
             self.template(THINK_END);
         }
-        self.untrusted(plain_content(item)?);
-        if !item.message.tool_calls.is_empty() {
-            dsml::write_block(&mut self.prompt, &item.message.tool_calls, self.request.escape_closing_tags)
-                .map_err(|e| e.within(&item.place))?;
+        let content = plain_content(item)?;
+        if let Some(exact) = &sampled.answer {
+            self.prompt.push_exact(exact);
+        } else {
+            self.untrusted(content);
+            if !item.message.tool_calls.is_empty() {
+                dsml::write_block(&mut self.prompt, &item.message.tool_calls, self.request.escape_closing_tags)
+                    .map_err(|e| e.within(&item.place))?;
+            }
         }
         if !item.message.wo_eos {
             self.template(EOS);

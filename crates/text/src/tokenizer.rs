@@ -11,7 +11,7 @@ use crate::{
     alphabet,
     control::Special,
     error::{Error, Result},
-    prompt::Prompt,
+    prompt::{Exact, Prompt},
     scanner::scan,
     vocabulary::Vocabulary,
 };
@@ -28,9 +28,9 @@ pub struct Tokenizer {
     special: Special,
 }
 
-/// An added token and where it stands in the text.
-struct Found {
-    id: u32,
+/// Ids that are not to be looked for, and the text they stand for.
+struct Found<'a> {
+    ids: &'a [u32],
     at: Range<usize>,
 }
 
@@ -73,10 +73,20 @@ impl Tokenizer {
     }
 
     /// Ids of a prompt: added tokens are recognised only where the template spells them, while merges cross the seams as in
-    /// one string. Equal to `encode(prompt.text())` when the untrusted text spells no added token.
+    /// one string. Known ids stay as they are. Equal to `encode(prompt.text())` when there are none and the untrusted text
+    /// spells no added token.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Vec<u32> {
         let text = prompt.text();
-        self.encode_around(text, prompt.template().iter().flat_map(|range| self.find_added(text, range.clone())))
+        let added = prompt.template().iter().flat_map(|range| self.find_added(text, range.clone()));
+        let exact = prompt.exact().iter().map(|(at, ids)| Found { ids, at: at.clone() });
+        let mut found: Vec<Found<'_>> = added.chain(exact).collect();
+        found.sort_by_key(|found| found.at.start);
+        self.encode_around(text, found.into_iter())
+    }
+
+    /// Ids with the text they spell.
+    pub fn exact(&self, ids: &[u32]) -> Exact {
+        Exact { ids: ids.to_vec(), text: String::from_utf8_lossy(&self.decode(ids)).into_owned() }
     }
 
     /// Number of ids.
@@ -113,19 +123,19 @@ impl Tokenizer {
     }
 
     /// Added tokens that lie completely inside `range`.
-    fn find_added(&self, text: &str, range: Range<usize>) -> impl Iterator<Item = Found> {
+    fn find_added(&self, text: &str, range: Range<usize>) -> impl Iterator<Item = Found<'_>> {
         self.added
             .find_iter(Input::new(text).range(range))
-            .map(|m| Found { id: self.added_ids[m.pattern().as_usize()], at: m.range() })
+            .map(|m| Found { ids: std::slice::from_ref(&self.added_ids[m.pattern().as_usize()]), at: m.range() })
     }
 
-    fn encode_around(&self, text: &str, found: impl Iterator<Item = Found>) -> Vec<u32> {
+    fn encode_around<'a>(&self, text: &str, found: impl Iterator<Item = Found<'a>>) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut spelled = String::new();
         let mut at = 0;
         for token in found {
             self.encode_ordinary(&text[at..token.at.start], &mut spelled, &mut ids);
-            ids.push(token.id);
+            ids.extend(token.ids);
             at = token.at.end;
         }
         self.encode_ordinary(&text[at..], &mut spelled, &mut ids);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ds4_model::{Batch, DraftRow, Limits, Model, Result, Shape, SlotId};
+use ds4_model::{Batch, DraftRow, Limits, Model, Part, Result, Shape, SlotId, Variant};
 
 /// Shared between the screen that pauses, the workers that measure and the model that waits.
 #[derive(Clone)]
@@ -100,8 +100,16 @@ impl Model for Gated {
         self.model.state_bytes(rows)
     }
 
+    fn parts(&self, n: u32) -> Vec<Part> {
+        self.model.parts(n)
+    }
+
     fn fingerprint(&self) -> [u8; 32] {
         self.model.fingerprint()
+    }
+
+    fn variant(&self) -> Variant {
+        self.model.variant()
     }
 
     fn has_draft(&self) -> bool {

@@ -235,8 +235,9 @@ pub(crate) fn score_suites(
 ) -> anyhow::Result<Vec<Score>> {
     let plan = Plan::new(cases(&Selection::of_suites(suites))?, 1, settings, &file.tokenizer)?;
     let gate = Gate::new();
+    let slots = seats.slots as usize;
     let loaded = open(file, &plan, runtime, seats, &gate)?;
-    let control = Control::new(&plan, seats.slots as usize, gate);
+    let control = Control::new(&plan, slots, gate);
     let board = Board::new(plan.rows.len());
     let mut scene = Scene { loaded: &loaded, plan: &plan, control: &control, board, trace: None };
     interrupt.begin();

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ds4_engine::{KvCompression, KvLog, KvStoreConfig};
+
 use crate::args::Args;
 use crate::failure::usage;
 
@@ -23,7 +25,7 @@ pub(super) struct KvFlags {
     pub(super) boundary_align: u32,
     pub(super) reject_different_quant: bool,
     /// 0: no limit.
-    pub(super) write_mbps: u64,
+    pub(super) write_mbps: u32,
     pub(super) compress: String,
     pub(super) readonly: bool,
 }
@@ -60,12 +62,30 @@ impl KvFlags {
             "--kv-cache-boundary-trim-tokens" => self.boundary_trim = args.int(flag, tokens)? as u32,
             "--kv-cache-boundary-align-tokens" => self.boundary_align = args.int(flag, tokens)? as u32,
             "--kv-cache-reject-different-quant" => self.reject_different_quant = true,
-            "--kv-disk-write-mbps" => self.write_mbps = args.int(flag, 0..=1 << 32)?,
+            "--kv-disk-write-mbps" => self.write_mbps = args.int(flag, 0..=u64::from(u32::MAX))? as u32,
             "--kv-disk-compress" => self.compress = choice(flag, args, &["none", "lz4", "zstd"])?,
             "--kv-cache-readonly" => self.readonly = true,
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// The store that was asked for; what it has to say goes to `log`.
+    pub(super) fn store(&self, log: KvLog) -> Option<KvStoreConfig> {
+        Some(KvStoreConfig {
+            space_mb: self.space_mb,
+            min_tokens: self.min_tokens,
+            cold_max_tokens: self.cold_max_tokens,
+            continued_interval: self.continued_interval,
+            boundary_trim: self.boundary_trim,
+            boundary_align: self.boundary_align,
+            reject_different_quant: self.reject_different_quant,
+            write_mbps: self.write_mbps,
+            compression: if self.compress == "none" { KvCompression::None } else { KvCompression::Lz4 },
+            readonly: self.readonly,
+            log,
+            ..KvStoreConfig::new(self.dir.clone()?)
+        })
     }
 
     /// Refuses what contradicts itself, and what this build cannot do. Flags of a cache that is off change nothing.
@@ -76,9 +96,8 @@ impl KvFlags {
                 self.cold_max_tokens, self.min_tokens
             )));
         }
-        // The disk cache goes here.
-        if self.dir.is_some() {
-            return Err(usage("--kv-disk-dir is not supported by this build"));
+        if self.compress == "zstd" {
+            return Err(usage("--kv-disk-compress=zstd is not supported by this build: use lz4 or none"));
         }
         if self.ram_mb.is_some_and(|mb| mb > 0) {
             return Err(usage("--kv-ram-mb is not supported by this build"));

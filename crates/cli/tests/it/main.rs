@@ -3,6 +3,7 @@
 mod checks;
 mod diagnostics;
 mod eval;
+mod kv;
 mod lock;
 mod one_shot;
 mod program;

@@ -14,6 +14,7 @@ fn help_goes_to_standard_output_and_topics_are_known() {
         &["compare", "-h"],
         &["eval", "-h"],
         &["check", "eval", "-h"],
+        &["kv", "-h"],
         &["server", "--help"],
     ] {
         let ran = program.works(args);

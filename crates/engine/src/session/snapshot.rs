@@ -15,6 +15,8 @@
 //! ..      32      SHA-256 of all before
 //! ```
 
+use std::io::Read;
+
 use ds4_model::Model;
 use sha2::{Digest, Sha256};
 
@@ -64,17 +66,27 @@ impl Session {
     /// # Errors
     /// `Snapshot`, and the session is as before; or an error of the model while it loads, and the session is empty.
     pub fn restore(&mut self, model: &mut dyn Model, bytes: &[u8]) -> Result<()> {
-        let Parsed { tokens, logits, state } = parse(model, bytes)?;
+        let Parsed { tokens, logits, mut state } = parse(model, bytes)?;
+        self.adopt(model, &tokens, &logits, &mut state)
+    }
+
+    /// Loads a checked state after `tokens`; the session is empty if the model refuses it.
+    pub(crate) fn adopt(
+        &mut self,
+        model: &mut dyn Model,
+        tokens: &[u32],
+        logits: &[f32],
+        state: &mut dyn Read,
+    ) -> Result<()> {
         let n = tokens.len() as u32;
         self.clear();
-        let mut rest = state;
         if n > 0 {
-            model.load(self.slot, 0..n, &mut rest)?;
+            model.load(self.slot, 0..n, state)?;
         }
         self.base = n;
         self.high = n;
-        self.tokens = tokens;
-        self.logits = logits;
+        self.tokens.extend_from_slice(tokens);
+        self.logits.extend_from_slice(logits);
         Ok(())
     }
 }

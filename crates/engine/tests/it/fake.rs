@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 
-use ds4_model::{Batch, Error, Limits, LogitRows, Model, Result, Shape, SlotId, Span};
+use ds4_model::{Batch, Error, Limits, LogitRows, Model, Part, Result, Shape, SlotId, Span};
 
 /// Positions that a step looks back on.
 const WINDOW: u32 = 5;
@@ -220,6 +220,10 @@ impl Model for Fake {
 
     fn state_bytes(&self, rows: Range<u32>) -> u64 {
         8 * u64::from(rows.end - rows.start) + (RING_ENTRY as u64) * u64::from(rows.end.min(WINDOW))
+    }
+
+    fn parts(&self, n: u32) -> Vec<Part> {
+        vec![Part::Rows { ratio: 1, row_bytes: 8 }, Part::Tail(RING_ENTRY * n.min(WINDOW) as usize)]
     }
 
     fn fingerprint(&self) -> [u8; 32] {

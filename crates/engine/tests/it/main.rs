@@ -5,6 +5,8 @@ mod cpu;
 mod draft;
 mod engine;
 mod fake;
+mod kvcrash;
+mod kvstore;
 mod session;
 mod snapshot;
 mod support;

@@ -107,7 +107,7 @@ pub(crate) fn collect(events: &Receiver<Event>) -> Outcome {
     };
     loop {
         match events.recv_timeout(Duration::from_secs(30)).expect("a request ends with Done or Failed") {
-            Event::Prefill { done, total, cached } => out.prefill.push((done, total, cached)),
+            Event::Prefill { done, total, cached, .. } => out.prefill.push((done, total, cached)),
             Event::Token { id, logprobs, .. } => {
                 out.ids.push(id);
                 out.logprobs.extend(logprobs);

@@ -18,12 +18,14 @@ use crate::sse;
 
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
-    let order = request::read(&body, &app.config)?;
+    let mut order = request::read(&body, &app)?;
+    app.constrain(&mut order)?;
     let ids = app.ids(&order, "messages")?;
     let jobs: Vec<Job> = (0..order.n).map(|i| app.start(&order, ids.clone(), i, Trade::Chat)).collect::<Result<_>>()?;
     let head = head(&app, &order, &body)?;
     if order.stream {
-        return Ok(sse::stream(app.config.keepalive, |writer| stream::write(writer, head, jobs)));
+        let response = sse::stream(app.config.keepalive, |writer| stream::write(writer, head, jobs));
+        return Ok(reply::warned(response, &order.warnings));
     }
     let outcomes = futures_util::future::try_join_all(jobs.into_iter().map(Job::finish)).await?;
     let choices: Vec<Value> = outcomes.iter().enumerate().map(|(i, outcome)| choice(i, outcome, &head)).collect();
@@ -34,12 +36,12 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
     if head.timings {
         response["timings"] = super::timings(&outcomes[0]);
     }
-    Ok(reply::json(&response))
+    Ok(reply::warned(reply::json(&response), &order.warnings))
 }
 
 /// The prompt that the request would have: `/apply-template`.
 pub(crate) fn order(app: &App, body: &Map<String, Value>) -> Result<Order> {
-    request::read(body, &app.config)
+    request::read(body, app)
 }
 
 fn head(app: &App, order: &Order, body: &Map<String, Value>) -> Result<Head> {

@@ -7,7 +7,7 @@ use axum::http::Response;
 use ds4_text::Thinking;
 use serde_json::{Map, Value, json};
 
-use super::{finite, usage};
+use super::{finite, request, usage};
 use crate::app::{App, fresh_id, unix_time};
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
@@ -36,14 +36,19 @@ struct Head {
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let fields = Fields::root(&body);
-    let orders = read(&app, &fields)?;
+    let mut orders = read(&app, &fields)?;
+    for order in &mut orders {
+        app.constrain(order)?;
+    }
     let first = &orders[0];
     let (n, streams) = (first.n, first.stream);
     let mut jobs = Vec::new();
     let mut prompts = Vec::new();
     for order in &orders {
         let ids = app.ids(order, "prompt")?;
-        prompts.push(String::from_utf8_lossy(&app.tokenizer.decode(&ids)).into_owned());
+        // The mark of a beginning is ours, not the prompt's.
+        let shown = ids.strip_prefix(&[app.tokenizer.special().bos]).unwrap_or(&ids);
+        prompts.push(String::from_utf8_lossy(&app.tokenizer.decode(shown)).into_owned());
         for i in 0..n {
             jobs.push(app.start(order, ids.clone(), i, Trade::Completions)?);
         }
@@ -72,7 +77,8 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
         .map(|(i, outcome)| {
             let before = head.echo.as_ref().map_or("", |prompts| &prompts[i / head.n]);
             let text = format!("{before}{}{}", outcome.thinking, outcome.text);
-            let logprobs = if head.logprobs { logprobs(&outcome.logprobs, before.len()) } else { Value::Null };
+            let logprobs =
+                if head.logprobs { logprobs(&outcome.logprobs, before.chars().count()) } else { Value::Null };
             json!({"text": text, "index": i, "logprobs": logprobs, "finish_reason": reason(outcome)})
         })
         .collect();
@@ -96,6 +102,7 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
         _ => output_limit(body, &["max_tokens", "max_completion_tokens"])?,
     };
     let mut order = Order::read(body, &app.config, limit)?;
+    order.format = request::format(body)?;
     order.logprobs = body.integer("logprobs", 0, 20)?.map(|top| top as usize);
     let chat = match body.text("template")? {
         None => app.config.completions_as_chat,
@@ -108,7 +115,7 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
     for prompt in prompts(app, body)? {
         let source = match prompt {
             Prompt::Text(text) if chat => {
-                let mut history = History::default();
+                let mut history = History::new(&app.replay);
                 history.user(&text);
                 Source::Chat { messages: history.into_messages(), continued: false }
             }
@@ -179,10 +186,11 @@ fn total(outcomes: &[Outcome], n: usize) -> Value {
             match value {
                 Value::Object(inner) => {
                     for (name, value) in inner {
-                        *value = json!(value.as_u64().unwrap_or(0) + one[&*key][&*name].as_u64().unwrap_or(0));
+                        *value =
+                            json!(value.as_u64().unwrap_or(0) + one[key.as_str()][name.as_str()].as_u64().unwrap_or(0));
                     }
                 }
-                other => *other = json!(other.as_u64().unwrap_or(0) + one[&*key].as_u64().unwrap_or(0)),
+                other => *other = json!(other.as_u64().unwrap_or(0) + one[key.as_str()].as_u64().unwrap_or(0)),
             }
         }
     }
@@ -217,14 +225,14 @@ async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> std::result::
         Err(Some(error)) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
-        let mut last = chunk(&head, json!([]));
+        let mut last = chunk(&head, &json!([]));
         last["usage"] = total(&outcomes, head.n);
         writer.data(&last).await?;
     }
     writer.done().await
 }
 
-fn chunk(head: &Head, choices: Value) -> Value {
+fn chunk(head: &Head, choices: &Value) -> Value {
     let mut chunk = json!({
         "id": head.id, "object": "text_completion", "created": head.created, "model": head.model,
         "system_fingerprint": head.fingerprint, "choices": choices,
@@ -244,7 +252,7 @@ async fn choice(
 ) -> std::result::Result<Outcome, Option<ApiError>> {
     let gone = |Gone| None;
     let one = |text: &str, logprobs: Value, reason: Option<&str>| {
-        chunk(head, json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
+        chunk(head, &json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
     };
     let mut said = 0;
     if let Some(prompts) = &head.echo {

@@ -3,27 +3,28 @@
 use ds4_text::ToolCall;
 use serde_json::{Map, Value, json};
 
-use crate::config::ServerConfig;
+use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
 use crate::history::{History, MAX_ITEMS, text_content};
 use crate::order::{Choice, Format, Order, Source, Tool, output_limit};
 
 /// Tools of one request.
-const MAX_TOOLS: usize = 1024;
+pub(crate) const MAX_TOOLS: usize = 1024;
 
-/// Reads the whole request. The second value is what was accepted but not honoured, for a warning header.
-pub(crate) fn read(body: &Map<String, Value>, config: &ServerConfig) -> Result<Order> {
+/// Reads the whole request.
+pub(crate) fn read(body: &Map<String, Value>, app: &App) -> Result<Order> {
     let body = Fields::root(body);
     refuse(&body)?;
     let limit = output_limit(&body, &["max_completion_tokens", "max_tokens"])?;
-    let mut order = Order::read(&body, config, limit)?;
-    let history = messages(&body)?;
+    let mut order = Order::read(&body, &app.config, limit)?;
+    let history = messages(&body, app)?;
     let wanted = body.flag("continue_final_message")?.unwrap_or(true);
     let continued = wanted && history.is_continued();
     order.source = Source::Chat { messages: history.into_messages(), continued };
-    order.tools = tools(&body)?;
-    order.choice = choice(&body, &order.tools)?;
+    order.tools = tools(&body, &mut order.warnings)?;
+    order.choice = read_choice(&body)?;
+    check_choice(&order.choice, &order.tools)?;
     order.parallel = body.flag("parallel_tool_calls")?.unwrap_or(true);
     order.format = format(&body)?;
     order.logprobs = logprobs(&body)?;
@@ -56,7 +57,7 @@ fn logprobs(body: &Fields<'_>) -> Result<Option<usize>> {
 }
 
 /// `response_format` and its vLLM relatives.
-fn format(body: &Fields<'_>) -> Result<Format> {
+pub(super) fn format(body: &Fields<'_>) -> Result<Format> {
     if let Some(schema) = body.get("guided_json") {
         let schema = match schema {
             Value::String(text) => {
@@ -99,7 +100,8 @@ pub(crate) fn schema(form: &Fields<'_>) -> Result<Format> {
     }
 }
 
-fn tools(body: &Fields<'_>) -> Result<Vec<Tool>> {
+/// The tools that are shown; others are named in `warnings`.
+fn tools(body: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Vec<Tool>> {
     let declared = body.objects("tools")?;
     if declared.len() > MAX_TOOLS {
         return Err(ApiError::invalid("tools", format!("at most {MAX_TOOLS} tools, got {}", declared.len())));
@@ -115,10 +117,7 @@ fn tools(body: &Fields<'_>) -> Result<Vec<Tool>> {
                 let custom = tool.object("custom")?.ok_or_else(|| tool.missing("custom"))?;
                 tools.push(custom_tool(&custom)?);
             }
-            Some(other) => {
-                let path = tool.path("type");
-                return Err(ApiError::unsupported(path, format!("tools of type {other:?} are not supported")));
-            }
+            Some(other) => warnings.push(format!("ignored tool of type {other}")),
         }
     }
     Ok(tools)
@@ -143,6 +142,7 @@ pub(crate) fn function_tool(function: &Fields<'_>) -> Result<Tool> {
         custom: false,
         search: false,
         strict: function.flag("strict")?.unwrap_or(false),
+        found: false,
         function: Value::Object(shown),
     })
 }
@@ -156,10 +156,10 @@ pub(crate) fn custom_tool(custom: &Fields<'_>) -> Result<Tool> {
         "description": description,
         "parameters": {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]},
     });
-    Ok(Tool { name, namespace: None, custom: true, search: false, strict: false, function })
+    Ok(Tool { name, namespace: None, custom: true, search: false, strict: false, found: false, function })
 }
 
-fn tool_name(tool: &Fields<'_>) -> Result<String> {
+pub(crate) fn tool_name(tool: &Fields<'_>) -> Result<String> {
     let name = tool.text("name")?.ok_or_else(|| tool.missing("name"))?;
     if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
         return Err(tool.wrong("name", "1 to 128 characters without control characters"));
@@ -167,8 +167,9 @@ fn tool_name(tool: &Fields<'_>) -> Result<String> {
     Ok(name.to_owned())
 }
 
-fn choice(body: &Fields<'_>, tools: &[Tool]) -> Result<Choice> {
-    let choice = match body.get("tool_choice") {
+/// `tool_choice`, whatever tools there are.
+pub(crate) fn read_choice(body: &Fields<'_>) -> Result<Choice> {
+    Ok(match body.get("tool_choice") {
         None => Choice::Auto,
         Some(Value::String(word)) => match word.as_str() {
             "auto" => Choice::Auto,
@@ -178,19 +179,16 @@ fn choice(body: &Fields<'_>, tools: &[Tool]) -> Result<Choice> {
         },
         Some(Value::Object(_)) => object_choice(&body.object("tool_choice")?.expect("it is one"))?,
         Some(_) => return Err(body.wrong("tool_choice", "a string or an object")),
-    };
-    check_choice(&choice, tools)?;
-    Ok(choice)
+    })
 }
 
 /// Names that a choice speaks of have to be declared.
 pub(crate) fn check_choice(choice: &Choice, tools: &[Tool]) -> Result<()> {
     let names: &[String] = match choice {
-        Choice::Auto | Choice::None => &[],
         Choice::Required if tools.is_empty() => {
             return Err(ApiError::invalid("tool_choice", "tool_choice asks for a call, but there are no tools"));
         }
-        Choice::Required => &[],
+        Choice::Auto | Choice::None | Choice::Required => &[],
         Choice::Named(name) => std::slice::from_ref(name),
         Choice::Allowed { names, .. } => names,
     };
@@ -222,19 +220,19 @@ fn object_choice(choice: &Fields<'_>) -> Result<Choice> {
     }
 }
 
-fn messages(body: &Fields<'_>) -> Result<History> {
+fn messages<'a>(body: &Fields<'_>, app: &'a App) -> Result<History<'a>> {
     let items = body.list("messages")?.ok_or_else(|| body.missing("messages"))?;
     if items.is_empty() || items.len() > MAX_ITEMS {
         return Err(body.wrong("messages", &format!("an array of 1 to {MAX_ITEMS} messages")));
     }
-    let mut history = History::default();
+    let mut history = History::new(&app.replay);
     for (i, item) in items.iter().enumerate() {
         message(&body.item("messages", i, item)?, &mut history)?;
     }
     Ok(history)
 }
 
-fn message(message: &Fields<'_>, history: &mut History) -> Result<()> {
+fn message(message: &Fields<'_>, history: &mut History<'_>) -> Result<()> {
     let role = message.text("role")?.ok_or_else(|| message.missing("role"))?;
     let text = text_content(message, "content")?;
     match role {
@@ -255,7 +253,8 @@ fn message(message: &Fields<'_>, history: &mut History) -> Result<()> {
             }
             let calls = message.objects("tool_calls")?.iter().map(call).collect::<Result<_>>()?;
             history.close();
-            history.assistant(&reasoning, &text, calls);
+            history.reasoning(&reasoning, None);
+            history.assistant(&text, calls);
         }
         "tool" | "function" => {
             let id = message.text("tool_call_id")?.ok_or_else(|| message.missing("tool_call_id"))?;

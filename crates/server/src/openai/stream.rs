@@ -10,6 +10,7 @@ use crate::job::{Call, Finish, Job, Outcome, Piece};
 use crate::sse::{Gone, Writer};
 
 /// What every chunk of a response repeats, and what was asked of the stream.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct Head {
     pub(super) id: String,
     pub(super) created: u64,
@@ -24,7 +25,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    fn chunk(&self, choices: Value) -> Value {
+    fn chunk(&self, choices: &Value) -> Value {
         let mut chunk = json!({
             "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
             "system_fingerprint": self.fingerprint, "choices": choices,
@@ -36,7 +37,7 @@ impl Head {
     }
 
     fn delta(&self, index: usize, delta: &Value) -> Value {
-        self.chunk(json!([{"index": index, "delta": delta, "logprobs": null, "finish_reason": null}]))
+        self.chunk(&json!([{"index": index, "delta": delta, "logprobs": null, "finish_reason": null}]))
     }
 }
 
@@ -49,7 +50,7 @@ pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> Re
         Err(Ended::Failed(error)) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
-        let mut last = head.chunk(json!([]));
+        let mut last = head.chunk(&json!([]));
         last["usage"] = usage(&outcomes);
         if head.timings {
             last["timings"] = super::timings(&outcomes[0]);
@@ -77,7 +78,7 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
             Piece::Prefill { done, total, cached } => {
                 writer.status(format!("prefill {done}/{total}"));
                 if head.progress && index == 0 {
-                    let mut chunk = head.chunk(json!([]));
+                    let mut chunk = head.chunk(&json!([]));
                     chunk["prompt_progress"] = json!({"total": total, "cache": cached, "processed": done});
                     writer.data(&chunk).await?;
                 }

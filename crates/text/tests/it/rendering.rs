@@ -1,6 +1,6 @@
 //! Prompts against the reference's, and what no client text may do to them.
 
-use ds4_text::{ChatRequest, Content, Message, Piece, Role, Thinking, ToolCall, parse, render};
+use ds4_text::{ChatRequest, Content, Message, Piece, Role, Sampled, Thinking, ToolCall, parse, render};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn check(row: &Value) {
     let pieces: Vec<_> = prompt
         .pieces()
         .map(|p| match p {
-            Piece::Template(t) | Piece::Untrusted(t) => t,
+            Piece::Template(t) | Piece::Untrusted(t) | Piece::Exact(t, _) => t,
         })
         .collect();
     assert_eq!(pieces.concat(), prompt.text());
@@ -319,5 +319,37 @@ fn null_content_is_refused_where_it_has_no_text() {
         let message = Message { content: Content::Null, ..Message::new(role, "") };
         let error = render(&ChatRequest::new(vec![message])).unwrap_err().to_string();
         assert!(error.starts_with("messages[0].content: found null, expected a text"), "{error}");
+    }
+}
+
+#[test]
+fn sampled_ids_stand_in_the_prompt_as_they_are_where_their_text_would() {
+    // Not what the texts are tokenized to: one id a byte.
+    let bytes = |text: &str| -> Vec<u32> {
+        text.bytes().flat_map(|b| TOKENIZER.encode_plain(&char::from(b).to_string())).collect()
+    };
+    let (reasoning, answer) = (TOKENIZER.exact(&bytes("because of this")), TOKENIZER.exact(&bytes("the answer")));
+    assert_ne!(TOKENIZER.encode(&answer.text), answer.ids);
+    let said = Message {
+        reasoning: "because of this".to_owned(),
+        sampled: Sampled { reasoning: Some(reasoning.clone()), answer: Some(answer.clone()) },
+        ..Message::new(Role::Assistant, "the answer")
+    };
+    let plain = Message { sampled: Sampled::default(), ..said.clone() };
+    for (drop, kept) in [(false, true), (true, false)] {
+        let prompt = |turn: &Message| {
+            let messages = vec![Message::new(Role::User, "why?"), turn.clone(), Message::new(Role::User, "so?")];
+            render(&ChatRequest { drop_thinking: drop, ..ChatRequest::new(messages) }).unwrap()
+        };
+        let (exact, canonical) = (prompt(&said), prompt(&plain));
+        assert_eq!(exact.text(), canonical.text());
+        let found = TOKENIZER.encode_prompt(&exact);
+        let holds = |ids: &[u32]| found.windows(ids.len()).any(|window| window == ids);
+        assert!(holds(&answer.ids));
+        assert_eq!(holds(&reasoning.ids), kept);
+        assert_eq!(TOKENIZER.decode(&found), exact.text().as_bytes());
+        let mut twice = exact.clone();
+        twice.push(&exact);
+        assert_eq!(TOKENIZER.encode_prompt(&twice), [found.clone(), found].concat());
     }
 }

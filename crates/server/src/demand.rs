@@ -1,0 +1,62 @@
+//! What an order demands of its answer, in the words of the grammars.
+
+use serde_json::Value;
+
+use crate::app::App;
+use crate::error::{ApiError, Result};
+use crate::grammar::{self, Arguments, GrammarError, Spec, ToolChoice, ToolSpec};
+use crate::order::{Choice, Format, Order, Tool};
+
+impl App {
+    /// Compiles what an order demands.
+    pub(crate) fn constrain(&self, order: &mut Order) -> Result<()> {
+        let grammars = self.grammars.as_ref().map_err(|e| ApiError::engine(e.to_string()))?;
+        let compiled = grammars.compile(&spec(order)).map_err(|e| refusal(&e))?;
+        order.warnings.extend(compiled.warnings);
+        order.constraint = compiled.constraint;
+        Ok(())
+    }
+}
+
+fn refusal(error: &GrammarError) -> ApiError {
+    let path = match error {
+        GrammarError::Unsupported { path, .. }
+        | GrammarError::Invalid { path, .. }
+        | GrammarError::TooLarge { path, .. }
+        | GrammarError::TooSlow { path, .. } => path.clone(),
+    };
+    match error {
+        GrammarError::Unsupported { .. } => ApiError::unsupported(path, error.to_string()),
+        _ => ApiError::invalid(path, error.to_string()),
+    }
+}
+
+fn spec(order: &Order) -> Spec {
+    let format = match &order.format {
+        Format::Text => grammar::Format::Text,
+        Format::JsonObject => grammar::Format::JsonObject,
+        Format::JsonSchema { schema, strict } => {
+            grammar::Format::JsonSchema { schema: schema.clone(), strict: *strict }
+        }
+        Format::Regex(pattern) => grammar::Format::Regex(pattern.clone()),
+        Format::Choice(texts) => grammar::Format::Choice(texts.clone()),
+        Format::Grammar(text) => grammar::Format::Lark(text.clone()),
+    };
+    let choice = match &order.choice {
+        Choice::Auto => ToolChoice::Auto,
+        Choice::None => ToolChoice::None,
+        Choice::Required => ToolChoice::Required,
+        Choice::Named(name) => ToolChoice::Named(name.clone()),
+        Choice::Allowed { names, required } => ToolChoice::Allowed { names: names.clone(), required: *required },
+    };
+    Spec { format, tools: order.tools.iter().map(tool).collect(), choice, single_call: !order.parallel }
+}
+
+fn tool(tool: &Tool) -> ToolSpec {
+    let arguments = match (tool.custom, tool.strict, tool.function.get("parameters")) {
+        (true, ..) => Arguments::Custom { parameter: "input".to_owned(), grammar: None },
+        (false, true, Some(schema @ Value::Object(_))) => Arguments::Strict(schema.clone()),
+        _ => Arguments::Free,
+    };
+    ToolSpec { name: tool.name.clone(), arguments }
+}
