@@ -226,7 +226,7 @@ fn what_cannot_be_is_refused_in_its_own_name() {
     let program = Program::new();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--port", "x"], 2, "invalid value for --port: x"),
-        (&["--kv-disk-dir", "d"], 2, "--kv-disk-dir is not supported by this build"),
+        (&["--kv-disk-compress", "zstd"], 2, "--kv-disk-compress=zstd is not supported by this build"),
         (&["--host", "no.such.host.invalid", "--port", "0"], 1, "cannot listen on no.such.host.invalid:0: "),
         (&["--api-key-file", "none", "--port", "0"], 1, "cannot use API key file: none: No such file or directory"),
         (&["-m", "none", "--port", "0"], 1, "cannot open model: none: No such file or directory"),
