@@ -19,6 +19,7 @@ mod keys;
 mod lifecycle;
 mod listen;
 mod log;
+mod mailbox;
 mod metrics;
 mod openai;
 mod order;
