@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ds4_engine::{Cancel, EngineHandle, Request, SamplingParams};
 use ds4_text::{ChatRequest, Exact, Message, Prompt, Role, Tokenizer, render};
 
+use crate::aside::{LONG, aside};
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::follow::{Answers, Follow};
@@ -142,7 +143,7 @@ impl App {
 
     fn encoded(&self, order: &Order) -> Result<Vec<u32>> {
         Ok(match (self.prompt(order)?, &order.source) {
-            (Some(prompt), _) => self.tokenizer.encode_prompt(&prompt),
+            (Some(prompt), _) => aside(prompt.text().len() >= LONG, || self.tokenizer.encode_prompt(&prompt)),
             (None, Source::Raw(ids)) => ids.clone(),
             (None, Source::Chat { .. }) => unreachable!("chats have a prompt"),
         })

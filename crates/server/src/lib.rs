@@ -4,6 +4,7 @@
 
 mod anthropic;
 mod app;
+mod aside;
 mod call;
 mod config;
 mod connection;

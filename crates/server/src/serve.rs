@@ -117,7 +117,8 @@ impl Server {
     /// # Errors
     /// If an address cannot be listened on, or the key file holds no keys.
     pub fn bind(config: ServerConfig) -> Result<Self, StartError> {
-        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("ds4-http").enable_all().build()?;
+        // One thread: a second one would be woken for every token and find nothing to do. What takes long is done aside.
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("ds4-http").enable_all().build()?;
         let keys = Keys::load(&config).map_err(|source| StartError::Keys {
             file: config.api_key_file.clone().unwrap_or_default().display().to_string(),
             source,
