@@ -4,7 +4,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{Entry, Message, Scheduler, Seat, Stored, Waiting, fatal};
+use super::queue::{Entry, Stored, Waiting};
+use super::seat::Seat;
+use super::{Scheduler, fatal};
+use crate::handle::Message;
 use crate::kvstore::{Answer, Fetch, Image, KvRole, Save};
 use crate::saves::anchor;
 use crate::{Request, Result, ShutdownReport, Source};
