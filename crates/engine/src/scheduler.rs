@@ -19,12 +19,14 @@ use crate::saves::Trail;
 use crate::score::Scoring;
 use crate::{EngineConfig, Error, Event, Request, Result, ScoreEvent, ScoreRequest, Session, StopReason};
 
+mod placement;
 mod queue;
 mod seat;
 mod stored;
 
+use placement::{Place, awaited, place};
 use queue::{Entry, Stored, Waited, Waiting};
-use seat::{Job, Seat, Task, choose_seat};
+use seat::{Job, Seat, Task};
 
 /// Everything the thread owns.
 pub(crate) struct Scheduler {
@@ -156,17 +158,18 @@ impl Scheduler {
             Control::Restore(slot, bytes, reply) => {
                 let done = self.idle_seat(slot).and_then(|(seat, model)| {
                     seat.session.restore(model, &bytes)?;
-                    (seat.trail, seat.tenant) = (Trail::default(), 0);
+                    (seat.trail, seat.tenant, seat.opening) = (Trail::default(), 0, seat.session.position());
                     Ok(())
                 });
                 drop(reply.send(done));
             }
             Control::DraftAgreement(request, reply) => {
-                let at = choose_seat(&self.seats, &request.prompt, 0, self.limits.rewind).ok_or(Error::SlotBusy(0));
-                let measured = at.and_then(|at| {
+                let wanted = Waited { tokens: &request.prompt, tenant: 0, goes_on: false };
+                let place = place(&self.seats, &wanted, self.limits.rewind).ok_or(Error::SlotBusy(0));
+                let measured = place.and_then(|Place { at, .. }| {
                     let seat = &mut self.seats[at];
                     seat.give_to(0);
-                    seat.trail = Trail::scratch();
+                    (seat.trail, seat.opening) = (Trail::scratch(), 0);
                     seat.used = self.step;
                     seat.session.draft_agreement(self.model.as_mut(), &request)
                 });
@@ -211,14 +214,19 @@ impl Scheduler {
         }
     }
 
-    /// Gives idle slots to those who wait, first come, first served; who still waits for the store holds nobody up.
+    /// Gives idle slots to those who wait, first come, first served. Who still waits for the store, or for a prompt that is
+    /// being evaluated and begins alike, holds nobody up.
     fn admit(&mut self) -> Result<()> {
         self.look_up();
-        while let Some(next) = self.waiting.iter().position(Entry::is_ready) {
-            let Waited { tokens, tenant } = self.waiting[next].waiting.history();
-            let Some(at) = choose_seat(&self.seats, tokens, tenant, self.limits.rewind) else { return Ok(()) };
+        self.seats.iter_mut().for_each(|seat| seat.meet = None);
+        let mut next = 0;
+        while next < self.waiting.len() {
+            let Some(place) = self.place_of(next) else {
+                next += 1;
+                continue;
+            };
             let mut entry = self.waiting.remove(next).expect("it was looked at");
-            if self.ask_again(at, &mut entry) {
+            if self.ask_again(place, &mut entry) {
                 self.waiting.insert(next, entry);
                 self.look_up();
                 continue;
@@ -227,24 +235,27 @@ impl Scheduler {
             let started = match entry.waiting {
                 Waiting::Generate(queued) => {
                     let (request, events, submitted) = queued.admit();
-                    self.start(at, request, events, submitted, image)
+                    self.start(place, request, events, submitted, image)
                 }
                 Waiting::Score(queued) => {
                     let (request, events, _) = queued.admit();
-                    self.start_scoring(at, request, events)
+                    self.start_scoring(place, request, events)
                 }
             };
-            self.seats[at].used = self.step;
+            let seat = &mut self.seats[place.at];
+            seat.used = self.step;
+            if let Some(job) = &mut seat.job {
+                job.order = entry.ticket;
+            }
             started?;
             self.look_up();
         }
         Ok(())
     }
-
     /// Puts a generation into a seat. Only what ends the engine is an error here.
     fn start(
         &mut self,
-        at: usize,
+        place: Place,
         request: Request,
         events: Sink<Event>,
         submitted: Instant,
@@ -252,21 +263,21 @@ impl Scheduler {
     ) -> Result<()> {
         let tokens = request.prompt.clone();
         let prompt = tokens.len() as u32;
-        let (cached, source) = match self.take_seat(at, &request, image) {
+        let (cached, source) = match self.take_seat(place, &request, image) {
             Ok(taken) => taken,
             Err(error) => {
                 events.fail(error.clone());
                 return fatal(error);
             }
         };
-        let seat = &mut self.seats[at];
+        let seat = &mut self.seats[place.at];
         let tokenizer = Arc::clone(&self.tokenizer);
         let mut generation = Generation::new(request, events, tokenizer, self.limits.context, cached, submitted);
         generation.reuses(cached, source);
         if !generation.prefilled(cached) {
             return Ok(());
         }
-        seat.job = Some(Job { tokens, task: Task::Generate { prompt, generation: Box::new(generation) } });
+        seat.job = Some(Job::new(tokens, Task::Generate { prompt, generation: Box::new(generation) }));
         if cached == prompt {
             // The whole prompt is there, its logits too.
             let logits = seat.session.logits().map(<[f32]>::to_vec).unwrap_or_default();
@@ -275,18 +286,29 @@ impl Scheduler {
         Ok(())
     }
 
-    fn start_scoring(&mut self, at: usize, request: ScoreRequest, events: Sink<ScoreEvent>) -> Result<()> {
+    fn start_scoring(&mut self, place: Place, request: ScoreRequest, events: Sink<ScoreEvent>) -> Result<()> {
         let (tokens, scoring) = Scoring::new(request, events);
         let before = &tokens[..scoring.first_row() as usize];
+        let Place { at, from, .. } = place;
         let shared = if self.seats[at].tenant == 0 { self.seats[at].session.common_prefix(before) } else { 0 };
         self.keep_what_goes(at, shared);
+        self.seats[at].give_to(0);
+        let begun = match from {
+            Some(from) => {
+                let shared = self.seats[from].session.common_prefix(before);
+                self.fork(at, from, shared).map(drop)
+            }
+            None => {
+                let session = &mut self.seats[at].session;
+                let keep = session.common_prefix(before);
+                session.rewind_near(self.model.as_mut(), keep).map(drop)
+            }
+        };
         let seat = &mut self.seats[at];
-        seat.give_to(0);
-        seat.trail = Trail::scratch();
-        let keep = seat.session.common_prefix(before);
-        match seat.session.rewind_near(self.model.as_mut(), keep) {
-            Ok(_) => {
-                seat.job = Some(Job { tokens, task: Task::Score(scoring) });
+        (seat.trail, seat.opening) = (Trail::scratch(), 0);
+        match begun {
+            Ok(()) => {
+                seat.job = Some(Job::new(tokens, Task::Score(scoring)));
                 Ok(())
             }
             Err(error) => {
@@ -296,11 +318,37 @@ impl Scheduler {
         }
     }
 
+    /// Copies the first `len` tokens of seat `from`, or what can be had of them, into seat `at`, and returns how many it is.
+    fn fork(&mut self, at: usize, from: usize, len: u32) -> Result<u32> {
+        let [seat, source] = self.seats.get_disjoint_mut([at, from]).expect("a seat is forked into another one");
+        seat.trail = source.trail.branch();
+        seat.restored = source.restored;
+        seat.session.fork(self.model.as_mut(), &source.session, len)
+    }
+
+    /// Where the request at `next` of the queue can go now.
+    fn place_of(&mut self, next: usize) -> Option<Place> {
+        let entry = &self.waiting[next];
+        let Stored::Known(image) = &entry.stored else { return None };
+        let wanted = entry.waiting.history();
+        let place = place(&self.seats, &wanted, self.limits.rewind);
+        if place.is_none() && next >= self.seats.len() {
+            return None;
+        }
+        let read = image.as_ref().map_or(0, |image| image.tokens);
+        let awaited = awaited(&self.seats, &wanted, read, self.limits.rewind);
+        let Some((at, shared)) = awaited else { return place };
+        let seat = &mut self.seats[at];
+        seat.meet = Some(seat.meet.map_or(shared, |meet| meet.min(shared)));
+        None
+    }
+
     /// One forward call for everything that runs.
     fn advance(&mut self) -> Result<()> {
         self.step += 1;
+        let now = Instant::now();
         let kv = self.kv.as_ref().map(KvStore::config);
-        let demands: Vec<Demand> = self.in_turn().filter_map(|at| self.seats[at].demand(kv)).collect();
+        let demands: Vec<Demand> = self.in_turn().filter_map(|at| self.seats[at].demand(kv, now)).collect();
         let budget = Budget {
             rows: self.limits.max_rows,
             quantum: self.config.prefill_quantum.max(1),
@@ -333,6 +381,9 @@ impl Scheduler {
             rest = later;
             let seat = &mut self.seats[span.slot as usize];
             seat.used = self.step;
+            if let Some(job) = &mut seat.job {
+                job.served = now;
+            }
             seat.take(span, rows, self.limits.rewind);
         }
         for span in &spans {

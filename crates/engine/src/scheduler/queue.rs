@@ -38,13 +38,17 @@ impl Entry {
 pub(super) struct Waited<'a> {
     pub(super) tokens: &'a [u32],
     pub(super) tenant: u64,
+    /// They are a conversation, which may go on where it was. What is scored or measured is nobody's.
+    pub(super) goes_on: bool,
 }
 
 impl Waiting {
     pub(super) fn history(&self) -> Waited<'_> {
         match self {
-            Waiting::Generate(queued) => Waited { tokens: &queued.request.prompt, tenant: queued.request.tenant },
-            Waiting::Score(queued) => Waited { tokens: &queued.request.tokens, tenant: 0 },
+            Waiting::Generate(queued) => {
+                Waited { tokens: &queued.request.prompt, tenant: queued.request.tenant, goes_on: true }
+            }
+            Waiting::Score(queued) => Waited { tokens: &queued.request.tokens, tenant: 0, goes_on: false },
         }
     }
 

@@ -1,12 +1,13 @@
 //! A slot with its history and what runs in it: what it asks of the next step, what it makes of the logits, how it ends.
 
-use std::cmp::Reverse;
+use std::time::Instant;
 
 use ds4_model::Span;
 
+use super::queue::Waited;
 use crate::generation::{Flow, Generation};
 use crate::kvstore::Key;
-use crate::plan::{Demand, Kind};
+use crate::plan::{Demand, Kind, TURN};
 use crate::saves::Trail;
 use crate::score::Scoring;
 use crate::{Error, KvStoreConfig, Session, SlotStatus, Source, StopReason};
@@ -18,6 +19,10 @@ pub(super) struct Seat {
     pub(super) used: u64,
     /// Whose sequence it is: nobody else goes on from it.
     pub(super) tenant: u64,
+    /// Tokens at its beginning that other conversations may have too. Who shares more goes on with this one.
+    pub(super) opening: u32,
+    /// Length at which its prompt pauses, for somebody who waits for so much of it.
+    pub(super) meet: Option<u32>,
     pub(super) trail: Trail,
     /// Where its state came from, until a token was drawn from it.
     pub(super) restored: Option<Key>,
@@ -30,6 +35,10 @@ pub(super) struct Job {
     /// The history to be evaluated; the session holds its beginning.
     pub(super) tokens: Vec<u32>,
     pub(super) task: Task,
+    /// Which came first.
+    pub(super) order: u64,
+    /// When it last had a row in a step.
+    pub(super) served: Instant,
 }
 
 pub(super) enum Task {
@@ -43,7 +52,17 @@ pub(super) enum Task {
 
 impl Seat {
     pub(super) fn new(session: Session) -> Self {
-        Seat { session, job: None, used: 0, tenant: 0, trail: Trail::default(), restored: None, refused: None }
+        Seat {
+            session,
+            job: None,
+            used: 0,
+            tenant: 0,
+            opening: 0,
+            meet: None,
+            trail: Trail::default(),
+            restored: None,
+            refused: None,
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -64,6 +83,23 @@ impl Seat {
         if self.tenant == tenant { self.session.reusable(prompt, rewind) } else { 0 }
     }
 
+    /// Whether a history goes on with this conversation, or takes nothing of it away.
+    pub(super) fn is_continued_by(&self, wanted: &Waited<'_>) -> bool {
+        let shared = self.session.common_prefix(wanted.tokens);
+        let goes_on = wanted.goes_on && (shared == self.session.position() || shared >= self.opening);
+        self.tenant == wanted.tenant && (goes_on || self.opening == 0)
+    }
+
+    /// The prompt that is being evaluated.
+    pub(super) fn prompt_under_way(&self) -> Option<&[u32]> {
+        match self.job.as_ref()? {
+            Job { tokens, task: Task::Generate { prompt, .. }, .. } if self.session.position() < *prompt => {
+                Some(&tokens[..*prompt as usize])
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn status(&self) -> SlotStatus {
         SlotStatus {
             slot: self.session.slot(),
@@ -73,8 +109,8 @@ impl Seat {
         }
     }
 
-    /// What it could evaluate now. With a store a prompt pauses where it is to be saved.
-    pub(super) fn demand(&self, kv: Option<&KvStoreConfig>) -> Option<Demand> {
+    /// What it could evaluate now. A prompt pauses where somebody waits for it, and with a store where it is to be saved.
+    pub(super) fn demand(&self, kv: Option<&KvStoreConfig>, now: Instant) -> Option<Demand> {
         let job = self.job.as_ref()?;
         let pos = self.session.position();
         let kind = match &job.task {
@@ -82,11 +118,24 @@ impl Seat {
             Task::Generate { .. } => Kind::Prefill,
             Task::Score(scoring) => Kind::Score { from: scoring.first_row() },
         };
-        let pause = match (kv, kind) {
-            (Some(kv), Kind::Prefill) => self.trail.until_stop(kv, pos),
-            _ => u32::MAX,
+        let pause = if kind == Kind::Prefill {
+            let saved = kv.map_or(u32::MAX, |kv| self.trail.until_stop(kv, pos));
+            let met = self.meet.filter(|&at| at > pos).map_or(u32::MAX, |at| at - pos);
+            saved.min(met)
+        } else {
+            u32::MAX
         };
-        Some(Demand { slot: self.session.slot(), pos, len: (job.tokens.len() as u32 - pos).min(pause), kind })
+        let left = job.tokens.len() as u32 - pos;
+        let age = now.saturating_duration_since(job.served).as_secs() / TURN.as_secs();
+        Some(Demand {
+            slot: self.session.slot(),
+            pos,
+            len: left.min(pause),
+            left,
+            order: job.order,
+            age: u32::try_from(age).unwrap_or(u32::MAX),
+            kind,
+        })
     }
 
     pub(super) fn pending(&self, span: &Span) -> &[u32] {
@@ -97,7 +146,7 @@ impl Seat {
     /// The evaluated rows of `span` with their logits.
     pub(super) fn take(&mut self, span: &Span, rows: &[f32], rewind: u32) {
         let Seat { session, job, .. } = self;
-        let Some(Job { tokens, task }) = job else { return };
+        let Some(Job { tokens, task, .. }) = job else { return };
         let n_vocab = rows.len() / span.logit_rows().max(1);
         let last = if rows.is_empty() { None } else { Some(&rows[rows.len() - n_vocab..]) };
         session.advance(&tokens[span.pos as usize..(span.pos + span.len) as usize], last, rewind);
@@ -115,6 +164,9 @@ impl Seat {
                 let in_prompt = span.pos < *prompt;
                 if in_prompt && done == *prompt {
                     session.mark_prompt_end(rewind);
+                } else if self.meet == Some(done) {
+                    // Who waited may get a seat later only.
+                    session.mark(done);
                 }
                 if in_prompt && !generation.prefilled(done) {
                     self.end(StopReason::Cancelled);
@@ -127,7 +179,7 @@ impl Seat {
 
     /// Draws the next token and goes on with it, or ends.
     pub(super) fn sample(&mut self, logits: &[f32]) {
-        let Some(Job { tokens, task: Task::Generate { generation, .. } }) = &mut self.job else { return };
+        let Some(Job { tokens, task: Task::Generate { generation, .. }, .. }) = &mut self.job else { return };
         match generation.advance(logits) {
             Ok(flow) => {
                 self.restored = None;
@@ -178,29 +230,14 @@ impl Seat {
 }
 
 impl Job {
+    pub(super) fn new(tokens: Vec<u32>, task: Task) -> Self {
+        Job { tokens, task, order: 0, served: Instant::now() }
+    }
+
     pub(super) fn is_cancelled(&self) -> bool {
         match &self.task {
             Task::Generate { generation, .. } => generation.is_cancelled(),
             Task::Score(scoring) => scoring.is_cancelled(),
         }
     }
-}
-
-/// The idle seat for `tokens`, if there is one. A seat that they continue comes first: one of which they share at least
-/// half, most shared first. Then an empty one, so that a short common start does not cost another conversation its
-/// state. Then the one that shares most, and among equals the one that was used longest ago.
-pub(super) fn choose_seat(seats: &[Seat], tokens: &[u32], tenant: u64, rewind: u32) -> Option<usize> {
-    let idle = seats.iter().enumerate().filter(|(_, seat)| seat.job.is_none());
-    let rank = |seat: &Seat| {
-        let held = seat.session.position();
-        let shared = if seat.tenant == tenant { seat.session.common_prefix(tokens) } else { 0 };
-        let kept = seat.reusable(tokens, tenant, rewind);
-        let class = match () {
-            () if kept > 0 && u64::from(shared) * 2 >= u64::from(held) => 2,
-            () if held == 0 => 1,
-            () => 0,
-        };
-        (class, kept, Reverse(seat.used), Reverse(seat.session.slot()))
-    };
-    idle.max_by_key(|(_, seat)| rank(seat)).map(|(at, _)| at)
 }
