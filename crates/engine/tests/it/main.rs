@@ -5,6 +5,7 @@ mod cpu;
 mod draft;
 mod engine;
 mod fake;
+mod fork;
 mod kvcrash;
 mod kvstore;
 mod session;
