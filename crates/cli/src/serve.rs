@@ -36,6 +36,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
 
 fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     options.kv.check()?;
+    (options.server.journals, options.server.journals_readonly) = options.kv.journals();
     if let Some(folder) = &options.chdir {
         std::env::set_current_dir(folder).with_context(|| format!("cannot change to folder: {}", folder.display()))?;
     }
