@@ -24,7 +24,8 @@ use crate::{
 pub struct EngineConfig {
     /// Requests that may wait for a slot.
     pub queue: usize,
-    /// Prompt rows per step while other sequences decode: smaller keeps their tokens coming, larger prefills sooner.
+    /// Most prompt rows per step while other sequences decode. A step takes fewer of them if it would make the others wait
+    /// for more than three times as long as alone.
     pub prefill_quantum: u32,
     /// Rows of logits that one step of scoring may produce (each `n_vocab` floats).
     pub score_rows: u32,
@@ -440,6 +441,11 @@ impl<E: Failure> Sink<E> {
     /// Sends and says whether anyone still listens.
     pub(crate) fn send(&self, event: E) -> bool {
         self.events.tell(event)
+    }
+
+    /// Whether the listener has enough for now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.events.is_full()
     }
 
     /// Sends the last event.

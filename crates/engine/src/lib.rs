@@ -13,6 +13,7 @@ mod error;
 mod generation;
 mod handle;
 mod kvstore;
+mod pace;
 mod plan;
 mod request;
 mod sampler;

@@ -80,17 +80,31 @@ impl Request {
 /// The receiving end of a request as the engine sees it: a function that takes an event and says whether anyone still
 /// listens. It must not block; the sender of any unbounded channel will do.
 #[derive(Clone)]
-pub struct Listener<E>(Arc<dyn Fn(E) -> bool + Send + Sync>);
+pub struct Listener<E> {
+    hear: Arc<dyn Fn(E) -> bool + Send + Sync>,
+    full: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
 
 impl<E> Listener<E> {
     /// A listener that calls `hear`.
     pub fn new(hear: impl Fn(E) -> bool + Send + Sync + 'static) -> Self {
-        Listener(Arc::new(hear))
+        Listener { hear: Arc::new(hear), full: None }
+    }
+
+    /// While `full` says so, the request pauses and keeps its slot; others go on.
+    #[must_use]
+    pub fn pausing(self, full: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Listener { full: Some(Arc::new(full)), ..self }
     }
 
     /// Passes an event on and says whether anyone still listens.
-    pub(crate) fn tell(&self, event: E) -> bool {
-        (self.0)(event)
+    pub fn tell(&self, event: E) -> bool {
+        (self.hear)(event)
+    }
+
+    /// Whether it has enough for now.
+    pub fn is_full(&self) -> bool {
+        self.full.as_ref().is_some_and(|full| full())
     }
 }
 

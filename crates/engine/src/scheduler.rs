@@ -14,6 +14,7 @@ use ds4_text::Tokenizer;
 use crate::generation::{Flow, Generation};
 use crate::handle::{Control, Message, Queued, Shared, Sink};
 use crate::kvstore::{Image, Key, KvStore};
+use crate::pace::Pace;
 use crate::plan::{Budget, Demand, Kind, plan};
 use crate::saves::Trail;
 use crate::score::Scoring;
@@ -34,6 +35,7 @@ pub(crate) struct Scheduler {
     config: EngineConfig,
     limits: Limits,
     shared: Arc<Shared>,
+    pace: Pace,
     /// Steps so far: the clock by which slots grow old.
     step: u64,
     /// Told to stop, or nobody is left who could send anything.
@@ -63,6 +65,8 @@ struct Job {
     /// The history to be evaluated; the session holds its beginning.
     tokens: Vec<u32>,
     task: Task,
+    /// Its listener has enough for now.
+    paused: bool,
 }
 
 enum Task {
@@ -117,6 +121,7 @@ impl Scheduler {
             config,
             limits,
             shared,
+            pace: Pace::default(),
             step: 0,
             closing: false,
             tickets: 0,
@@ -143,7 +148,7 @@ impl Scheduler {
             self.sweep();
             self.admit()?;
             self.tell();
-            if self.seats.iter().any(|seat| seat.job.is_some()) {
+            if self.is_working() {
                 self.advance()?;
             } else if self.closing {
                 return Ok(());
@@ -158,16 +163,22 @@ impl Scheduler {
         self.shared.occupied(running, held);
     }
 
+    /// Something can go on now.
+    fn is_working(&self) -> bool {
+        self.seats.iter().any(|seat| seat.job.as_ref().is_some_and(|job| !job.paused))
+    }
+
     /// Takes in what has arrived; waits for something if there is nothing else to do.
     fn receive(&mut self) {
-        let idle = self.seats.iter().all(|seat| seat.job.is_none()) && !self.waiting.iter().any(Entry::is_ready);
-        let mut next = if !idle || self.closing {
+        let free = self.seats.iter().any(|seat| seat.job.is_none());
+        let busy = self.is_working() || (free && self.waiting.iter().any(Entry::is_ready));
+        let mut next = if busy || self.closing {
             self.inbox.try_recv()
-        } else if self.waiting.is_empty() {
+        } else if self.waiting.is_empty() && self.seats.iter().all(|seat| seat.job.is_none()) {
             self.inbox.recv().map_err(|_| TryRecvError::Disconnected)
         } else {
-            // Who waits for the store may be cancelled meanwhile, which sends no message.
-            self.inbox.recv_timeout(CANCEL_CHECK).map_err(|error| match error {
+            // Who waits for the store or for a listener may be cancelled or heard meanwhile, which sends no message.
+            self.inbox.recv_timeout(LOOK).map_err(|error| match error {
                 RecvTimeoutError::Timeout => TryRecvError::Empty,
                 RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
             })
@@ -247,10 +258,13 @@ impl Scheduler {
         }
     }
 
-    /// Ends what was cancelled, running or waiting.
+    /// Ends what was cancelled, running or waiting, and looks whose listener has enough for now. An engine that closes waits
+    /// for nobody.
     fn sweep(&mut self) {
         for seat in &mut self.seats {
-            if seat.job.as_ref().is_some_and(Job::is_cancelled) {
+            let Some(job) = &mut seat.job else { continue };
+            job.paused = !self.closing && job.is_full();
+            if job.is_cancelled() {
                 seat.end(StopReason::Cancelled);
             }
         }
@@ -317,7 +331,8 @@ impl Scheduler {
         if !generation.prefilled(cached) {
             return Ok(());
         }
-        seat.job = Some(Job { tokens, task: Task::Generate { prompt, generation: Box::new(generation) } });
+        seat.job =
+            Some(Job { tokens, task: Task::Generate { prompt, generation: Box::new(generation) }, paused: false });
         if cached == prompt {
             // The whole prompt is there, its logits too.
             let logits = seat.session.logits().map(<[f32]>::to_vec).unwrap_or_default();
@@ -337,7 +352,7 @@ impl Scheduler {
         let keep = seat.session.common_prefix(before);
         match seat.session.rewind_near(self.model.as_mut(), keep) {
             Ok(_) => {
-                seat.job = Some(Job { tokens, task: Task::Score(scoring) });
+                seat.job = Some(Job { tokens, task: Task::Score(scoring), paused: false });
                 Ok(())
             }
             Err(error) => {
@@ -352,9 +367,10 @@ impl Scheduler {
         self.step += 1;
         let kv = self.kv.as_ref().map(KvStore::config);
         let demands: Vec<Demand> = self.in_turn().filter_map(|at| self.seats[at].demand(kv)).collect();
+        let decodes = demands.iter().filter(|demand| demand.kind == Kind::Decode).count() as u32;
         let budget = Budget {
             rows: self.limits.max_rows,
-            quantum: self.config.prefill_quantum.max(1),
+            quantum: self.pace.quantum(decodes, self.config.prefill_quantum.max(1)),
             score_rows: self.config.score_rows,
         };
         let mut spans = plan(&demands, budget);
@@ -369,6 +385,7 @@ impl Scheduler {
         let batch = Batch { tokens: &tokens, spans: &spans };
         let n_vocab = self.model.shape().n_vocab;
         self.logits.resize(batch.logit_rows() * n_vocab, 0.0);
+        let begun = Instant::now();
         if let Err(error) = self.model.forward(&batch, &mut self.logits) {
             let error = Error::from(error);
             for span in &spans {
@@ -377,6 +394,8 @@ impl Scheduler {
             }
             return fatal(error);
         }
+        let decodes = decodes.min(tokens.len() as u32);
+        self.pace.took(decodes, tokens.len() as u32 - decodes, begun.elapsed());
         self.shared.stepped(tokens.len());
         let mut rest = &self.logits[..];
         for span in &spans {
@@ -451,7 +470,7 @@ impl Seat {
 
     /// What it could evaluate now. With a store a prompt pauses where it is to be saved.
     fn demand(&self, kv: Option<&KvStoreConfig>) -> Option<Demand> {
-        let job = self.job.as_ref()?;
+        let job = self.job.as_ref().filter(|job| !job.paused)?;
         let pos = self.session.position();
         let kind = match &job.task {
             Task::Generate { prompt, .. } if pos >= *prompt => Kind::Decode,
@@ -473,7 +492,7 @@ impl Seat {
     /// The evaluated rows of `span` with their logits.
     fn take(&mut self, span: &Span, rows: &[f32], rewind: u32) {
         let Seat { session, job, .. } = self;
-        let Some(Job { tokens, task }) = job else { return };
+        let Some(Job { tokens, task, .. }) = job else { return };
         let n_vocab = rows.len() / span.logit_rows().max(1);
         let last = if rows.is_empty() { None } else { Some(&rows[rows.len() - n_vocab..]) };
         session.advance(&tokens[span.pos as usize..(span.pos + span.len) as usize], last, rewind);
@@ -503,7 +522,7 @@ impl Seat {
 
     /// Draws the next token and goes on with it, or ends.
     fn sample(&mut self, logits: &[f32]) {
-        let Some(Job { tokens, task: Task::Generate { generation, .. } }) = &mut self.job else { return };
+        let Some(Job { tokens, task: Task::Generate { generation, .. }, .. }) = &mut self.job else { return };
         match generation.advance(logits) {
             Ok(flow) => {
                 self.restored = None;
@@ -559,6 +578,10 @@ impl Job {
             Task::Generate { generation, .. } => generation.is_cancelled(),
             Task::Score(scoring) => scoring.is_cancelled(),
         }
+    }
+
+    fn is_full(&self) -> bool {
+        matches!(&self.task, Task::Generate { generation, .. } if generation.is_full())
     }
 }
 
@@ -629,5 +652,5 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// How soon a request that waits for the store notices that it was cancelled.
-const CANCEL_CHECK: Duration = Duration::from_millis(20);
+/// How soon a request that waits for the store or its listener notices what it is not told.
+const LOOK: Duration = Duration::from_millis(20);

@@ -6,7 +6,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ds4_engine::{Cancel, EngineHandle, Request, SamplingParams};
 use ds4_text::{ChatRequest, Exact, Message, Prompt, Role, Tokenizer, render};
-use tokio::sync::mpsc;
 
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
@@ -15,6 +14,7 @@ use crate::grammar::{GrammarError, Grammars};
 use crate::job::{Job, Trade};
 use crate::journal::{self, Place};
 use crate::lifecycle::Lifecycle;
+use crate::mailbox::mailbox;
 use crate::metrics::Metrics;
 use crate::order::{Choice, Format, Order, Source};
 use crate::replay::{Replay, Seal, vocabulary};
@@ -161,13 +161,12 @@ impl App {
 
     /// Starts answer `i` of an order.
     pub(crate) fn start(self: &Arc<Self>, order: &Order, ids: Vec<u32>, i: u32, trade: Trade) -> Result<Job> {
-        let (sender, events) = mpsc::unbounded_channel();
+        let (listener, events) = mailbox();
         let seed = order.sampling.seed.wrapping_add(u64::from(i));
         let chat = matches!(order.source, Source::Chat { continued: false, .. });
         let prompt = ids.len() as u32;
         let cancel = Cancel::default();
         let mut follow = Follow::new(self, order, &ids, trade, &cancel);
-        let hear = ds4_engine::Listener::new(move |event| sender.send(event).is_ok());
         let request = Request {
             sampling: SamplingParams { seed, ..order.sampling },
             max_tokens: order.max_tokens.unwrap_or(self.config.max_tokens),
@@ -184,7 +183,7 @@ impl App {
             logprobs: order.logprobs,
             cancel: cancel.clone(),
             tenant: tenant_number(&order.tenant),
-            ..Request::new(ids, hear)
+            ..Request::new(ids, listener)
         };
         if let Err(error) = self.engine.submit(request) {
             let error = ApiError::from_engine(&error, trade.param());

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use ds4_engine::{Cancel, Delta, Event, Source, StopReason, Timings, Usage};
 use ds4_text::ToolCallKind;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
@@ -19,6 +18,7 @@ use crate::call::Call;
 use crate::error::{ApiError, Result};
 use crate::job::Trade;
 use crate::lifecycle::Stage;
+use crate::mailbox::Mailbox;
 use crate::order::Order;
 use crate::trace::Section;
 
@@ -149,23 +149,22 @@ impl Follow {
     }
 
     /// The next event of the engine, unless the answer may not wait for it.
-    pub(crate) async fn hear(&mut self, events: &mut UnboundedReceiver<Event>) -> Result<Option<Event>> {
+    pub(crate) async fn hear(&mut self, events: &mut Mailbox) -> Result<Event> {
         let (config, lifecycle) = (&self.app.config, &self.app.lifecycle);
         let end = if self.admitted { Stage::Cutting } else { Stage::Draining };
         let waiting = if self.admitted { None } else { config.queue_timeout };
         let event = tokio::select! {
             biased;
-            event = events.recv() => Ok(event),
+            event = events.next() => Ok(event),
             () = lifecycle.reached(end) => Err(ApiError::shutting_down()),
             () = after(self.live.started, waiting) => Err(ApiError::timeout("the request waited too long for its turn")),
             () = after(self.live.started, config.request_timeout) => Err(ApiError::timeout("the request took too long")),
         };
         match event {
-            Ok(Some(event)) => {
+            Ok(event) => {
                 self.note(&event);
-                Ok(Some(event))
+                Ok(event)
             }
-            Ok(None) => Ok(None),
             Err(error) => {
                 self.fail(&error);
                 Err(error)

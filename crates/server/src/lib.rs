@@ -20,6 +20,7 @@ mod keys;
 mod lifecycle;
 mod listen;
 mod log;
+mod mailbox;
 mod metrics;
 mod openai;
 mod order;

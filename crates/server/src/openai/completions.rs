@@ -15,7 +15,7 @@ use crate::history::History;
 use crate::job::{Finish, Job, Outcome, Piece, Token, Trade};
 use crate::order::{Order, Source, output_limit};
 use crate::reply;
-use crate::sse::{self, Gone, Writer};
+use crate::sse::{self, Writer};
 
 /// Prompts of one request.
 const MAX_PROMPTS: usize = 64;
@@ -217,19 +217,18 @@ fn logprobs(tokens: &[Token], before: usize) -> Value {
     })
 }
 
-async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> std::result::Result<(), Gone> {
+async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
     let choices = jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, job));
     let outcomes = match futures_util::future::try_join_all(choices).await {
         Ok(outcomes) => outcomes,
-        Err(None) => return Err(Gone),
-        Err(Some(error)) => return writer.data(&json!({"error": error.openai()})).await,
+        Err(error) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
         let mut last = chunk(&head, &json!([]));
         last["usage"] = total(&outcomes, head.n);
-        writer.data(&last).await?;
+        writer.data(&last).await;
     }
-    writer.done().await
+    writer.done();
 }
 
 fn chunk(head: &Head, choices: &Value) -> Value {
@@ -243,14 +242,7 @@ fn chunk(head: &Head, choices: &Value) -> Value {
     chunk
 }
 
-/// `Err(None)`: nobody reads.
-async fn choice(
-    writer: &Writer,
-    head: &Head,
-    index: usize,
-    mut job: Job,
-) -> std::result::Result<Outcome, Option<ApiError>> {
-    let gone = |Gone| None;
+async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome> {
     let one = |text: &str, logprobs: Value, reason: Option<&str>| {
         chunk(head, &json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
     };
@@ -258,12 +250,12 @@ async fn choice(
     if let Some(prompts) = &head.echo {
         let text = &prompts[index / head.n];
         said = text.chars().count();
-        writer.data(&one(text, Value::Null, None)).await.map_err(gone)?;
+        writer.data(&one(text, Value::Null, None)).await;
     }
     loop {
-        let (text, tokens) = match job.next().await.map_err(Some)? {
+        let (text, tokens) = match job.next().await? {
             Piece::Prefill { done, total, .. } => {
-                writer.status(format!("prefill {done}/{total}"));
+                writer.status(format_args!("prefill {done}/{total}"));
                 continue;
             }
             Piece::Thinking(text) => (text, Vec::new()),
@@ -273,9 +265,9 @@ async fn choice(
         };
         let found = if head.logprobs { logprobs(&tokens, said) } else { Value::Null };
         said += text.chars().count();
-        writer.data(&one(&text, found, None)).await.map_err(gone)?;
+        writer.data(&one(&text, found, None)).await;
     }
     let outcome = std::mem::take(&mut job.outcome);
-    writer.data(&one("", Value::Null, Some(reason(&outcome)))).await.map_err(gone)?;
+    writer.data(&one("", Value::Null, Some(reason(&outcome)))).await;
     Ok(outcome)
 }

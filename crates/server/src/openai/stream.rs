@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{chat_token, finish_reason, usage};
-use crate::error::ApiError;
+use crate::error::Result;
 use crate::job::{Call, Finish, Job, Outcome, Piece};
-use crate::sse::{Gone, Writer};
+use crate::sse::Writer;
 
 /// What every chunk of a response repeats, and what was asked of the stream.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -42,12 +42,11 @@ impl Head {
 }
 
 /// Writes all choices of a response side by side.
-pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> Result<(), Gone> {
+pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
     let choices = jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, job));
     let outcomes = match futures_util::future::try_join_all(choices).await {
         Ok(outcomes) => outcomes,
-        Err(Ended::Gone) => return Err(Gone),
-        Err(Ended::Failed(error)) => return writer.data(&json!({"error": error.openai()})).await,
+        Err(error) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
         let mut last = head.chunk(&json!([]));
@@ -55,32 +54,21 @@ pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> Re
         if head.timings {
             last["timings"] = super::timings(&outcomes[0]);
         }
-        writer.data(&last).await?;
+        writer.data(&last).await;
     }
-    writer.done().await
+    writer.done();
 }
 
-enum Ended {
-    Gone,
-    Failed(ApiError),
-}
-
-impl From<Gone> for Ended {
-    fn from(_: Gone) -> Self {
-        Ended::Gone
-    }
-}
-
-async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome, Ended> {
-    writer.data(&head.delta(index, &json!({"role": "assistant", "content": ""}))).await?;
+async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome> {
+    writer.data(&head.delta(index, &json!({"role": "assistant", "content": ""}))).await;
     loop {
-        let chunk = match job.next().await.map_err(Ended::Failed)? {
+        let chunk = match job.next().await? {
             Piece::Prefill { done, total, cached } => {
-                writer.status(format!("prefill {done}/{total}"));
+                writer.status(format_args!("prefill {done}/{total}"));
                 if head.progress && index == 0 {
                     let mut chunk = head.chunk(&json!([]));
                     chunk["prompt_progress"] = json!({"total": total, "cache": cached, "processed": done});
-                    writer.data(&chunk).await?;
+                    writer.data(&chunk).await;
                 }
                 continue;
             }
@@ -110,8 +98,8 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
             }
             Piece::Done => break,
         };
-        writer.status(format!("decode {}", job.outcome.ids.len()));
-        writer.data(&chunk).await?;
+        writer.status(format_args!("decode {}", job.outcome.ids.len()));
+        writer.data(&chunk).await;
     }
     let outcome = std::mem::take(&mut job.outcome);
     let finish = outcome.finish();
@@ -120,7 +108,7 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
     if let Finish::StopString(text) = finish {
         last["choices"][0]["stop_reason"] = text.into();
     }
-    writer.data(&last).await?;
+    writer.data(&last).await;
     Ok(outcome)
 }
 
