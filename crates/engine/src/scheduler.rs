@@ -19,8 +19,8 @@ use crate::plan::{Budget, Demand, Kind, plan};
 use crate::saves::Trail;
 use crate::score::Scoring;
 use crate::{
-    EngineConfig, Error, Event, KvStoreConfig, Request, Result, ScoreEvent, ScoreRequest, Session, SlotStatus, Source,
-    StopReason,
+    EngineConfig, Error, Event, KvStoreConfig, LiveMatch, Request, Result, ScoreEvent, ScoreRequest, Session,
+    SlotStatus, Source, StopReason,
 };
 
 mod stored;
@@ -280,6 +280,9 @@ impl Scheduler {
     fn admit(&mut self) -> Result<()> {
         self.look_up();
         while let Some(next) = self.waiting.iter().position(Entry::is_ready) {
+            if self.seats.iter().filter(|seat| seat.job.is_some()).count() >= self.config.max_active as usize {
+                return Ok(());
+            }
             let Waited { tokens, tenant } = self.waiting[next].waiting.history();
             let Some(at) = choose_seat(&self.seats, tokens, tenant, self.limits.rewind) else { return Ok(()) };
             let mut entry = self.waiting.remove(next).expect("it was looked at");
@@ -315,6 +318,10 @@ impl Scheduler {
         submitted: Instant,
         image: Option<Box<Image>>,
     ) -> Result<()> {
+        if request.explain {
+            let own = self.seats.iter().filter(|seat| seat.tenant == request.tenant);
+            events.send(Event::Matched(LiveMatch::of(own.map(|seat| seat.session.tokens()), &request.prompt)));
+        }
         let tokens = request.prompt.clone();
         let prompt = tokens.len() as u32;
         let (cached, source) = match self.take_seat(at, &request, image) {

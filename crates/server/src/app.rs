@@ -182,6 +182,7 @@ impl App {
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
             cancel: cancel.clone(),
+            explain: self.trace.is_some(),
             tenant: tenant_number(&order.tenant),
             ..Request::new(ids, listener)
         };

@@ -105,6 +105,17 @@ impl Turn {
     }
 }
 
+/// Calls of a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Rendered as they were sampled.
+    pub(crate) exact: usize,
+    /// Rendered as the client has them, since that is something else.
+    pub(crate) canonical: usize,
+    /// Not known, and rendered as the client has them.
+    pub(crate) missing: usize,
+}
+
 /// The memory and the key of one server.
 pub(crate) struct Replay {
     memory: Mutex<Memory>,
@@ -148,17 +159,38 @@ impl Replay {
         }
         let mut chain = start(tenant);
         for message in messages {
-            if message.role == Role::Assistant {
-                let text = text_of(message);
-                let found = match message.tool_calls.first() {
-                    Some(call) => call.id.as_ref().and_then(|id| self.lock().call(id, &chain.tenant)),
-                    None => self.lock().text(&key(&chain, text)),
-                };
-                if let Some(turn) = found.filter(|turn| turn.answers_as(message)) {
-                    turn.restore(message, tokenizer);
+            if message.role == Role::Assistant
+                && let Some(turn) = self.found(&chain, message).filter(|turn| turn.answers_as(message))
+            {
+                turn.restore(message, tokenizer);
+            }
+            chain = link(&chain, message);
+        }
+    }
+
+    /// How the calls of a history are rendered.
+    pub(crate) fn tally(&self, messages: &[Message], tenant: &str) -> Tally {
+        let (mut tally, mut chain) = (Tally::default(), start(tenant));
+        for message in messages {
+            let calls = message.tool_calls.len();
+            if calls > 0 {
+                match self.found(&chain, message) {
+                    _ if !self.exact => tally.canonical += calls,
+                    Some(turn) if turn.answers_as(message) => tally.exact += calls,
+                    Some(_) => tally.canonical += calls,
+                    None => tally.missing += calls,
                 }
             }
             chain = link(&chain, message);
+        }
+        tally
+    }
+
+    /// The turn that a message may be a copy of.
+    fn found(&self, chain: &Chain, message: &Message) -> Option<Arc<Turn>> {
+        match message.tool_calls.first() {
+            Some(call) => self.lock().call(call.id.as_ref()?, &chain.tenant),
+            None => self.lock().text(&key(chain, text_of(message))),
         }
     }
 
