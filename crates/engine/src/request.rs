@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use ds4_model::SlotId;
 use ds4_text::Delta;
 
-use crate::{Constraint, Error, Result, SamplingParams, TokenLogprobs};
+use crate::{Constraint, Error, LiveMatch, Result, SamplingParams, TokenLogprobs};
 
 /// One generation: ids in, events out. A listener that nobody hears cancels it within one step, as does `cancel`.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Report each token's log-probability and this many best alternatives.
     pub logprobs: Option<usize>,
+    /// Report what the slots had of the prompt.
+    pub explain: bool,
     /// Whose request it is: states are reused within one tenant only.
     pub tenant: u64,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
@@ -70,6 +72,7 @@ impl Request {
             single_call: false,
             ignore_eos: false,
             logprobs: None,
+            explain: false,
             tenant: 0,
             cancel: Cancel::default(),
             events: events.into(),
@@ -142,10 +145,12 @@ pub enum ClosedBy {
     Hard,
 }
 
-/// What a request reports, in this order: `Prefill` at least once, then per generated token its `Token`, for the token that
+/// What a request reports, in this order: `Matched` if it asked, `Prefill` at least once, then per generated token its `Token`, for the token that
 /// closes the reasoning a `ReasoningClosed`, and the `Delta`s it releases, and last exactly one of `Done` and `Failed`.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// What the slots had of the prompt before the request got one.
+    Matched(LiveMatch),
     /// Progress through the prompt.
     Prefill {
         /// Prompt tokens whose state exists, cached ones included.

@@ -18,7 +18,7 @@ use crate::pace::Pace;
 use crate::plan::{Budget, Demand, Kind, plan};
 use crate::saves::Trail;
 use crate::score::Scoring;
-use crate::{EngineConfig, Error, Event, Request, Result, ScoreEvent, ScoreRequest, Session, StopReason};
+use crate::{EngineConfig, Error, Event, LiveMatch, Request, Result, ScoreEvent, ScoreRequest, Session, StopReason};
 
 mod placement;
 mod queue;
@@ -105,11 +105,15 @@ impl Scheduler {
         }
     }
 
+    /// Requests that have a slot.
+    fn running(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.job.is_some()).count()
+    }
+
     /// Puts what the slots hold where others can see it.
     fn tell(&self) {
-        let running = self.seats.iter().filter(|seat| seat.job.is_some()).count();
         let held = self.seats.iter().map(|seat| u64::from(seat.session.position())).sum();
-        self.shared.occupied(running, held);
+        self.shared.occupied(self.running(), held);
     }
 
     /// Something can go on now.
@@ -119,11 +123,11 @@ impl Scheduler {
 
     /// Takes in what has arrived; waits for something if there is nothing else to do.
     fn receive(&mut self) {
-        let free = self.seats.iter().any(|seat| seat.job.is_none());
+        let free = self.running() < self.seats.len().min(self.config.max_active as usize);
         let busy = self.is_working() || (free && self.waiting.iter().any(Entry::is_ready));
         let mut next = if busy || self.closing {
             self.inbox.try_recv()
-        } else if self.waiting.is_empty() && self.seats.iter().all(|seat| seat.job.is_none()) {
+        } else if self.waiting.is_empty() && self.running() == 0 {
             self.inbox.recv().map_err(|_| TryRecvError::Disconnected)
         } else {
             // Who waits for the store or for a listener may be cancelled or heard meanwhile, which sends no message.
@@ -232,7 +236,7 @@ impl Scheduler {
         self.look_up();
         self.seats.iter_mut().for_each(|seat| seat.meet = None);
         let mut next = 0;
-        while next < self.waiting.len() {
+        while next < self.waiting.len() && self.running() < self.config.max_active as usize {
             let Some(place) = self.place_of(next) else {
                 next += 1;
                 continue;
@@ -273,6 +277,10 @@ impl Scheduler {
         submitted: Instant,
         image: Option<Box<Image>>,
     ) -> Result<()> {
+        if request.explain {
+            let own = self.seats.iter().filter(|seat| seat.tenant == request.tenant);
+            events.send(Event::Matched(LiveMatch::of(own.map(|seat| seat.session.tokens()), &request.prompt)));
+        }
         let tokens = request.prompt.clone();
         let prompt = tokens.len() as u32;
         let (cached, source) = match self.take_seat(place, &request, image) {

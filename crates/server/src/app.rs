@@ -13,11 +13,12 @@ use crate::error::{ApiError, Result};
 use crate::follow::{Answers, Follow};
 use crate::grammar::{GrammarError, Grammars};
 use crate::job::{Job, Trade};
+use crate::journal::{self, Place};
 use crate::lifecycle::Lifecycle;
 use crate::mailbox::mailbox;
 use crate::metrics::Metrics;
 use crate::order::{Choice, Format, Order, Source};
-use crate::replay::{Replay, Seal};
+use crate::replay::{Replay, Seal, vocabulary};
 use crate::responses::Store;
 use crate::trace::Trace;
 
@@ -69,9 +70,14 @@ impl App {
     ) -> std::io::Result<Arc<App>> {
         let (started, created) = (Instant::now(), unix_time());
         let seal = Seal::new(&config.state_key, config.canonical_name(), &tokenizer);
-        let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay);
+        let place = config.journals.clone().map(|dir| Place {
+            dir,
+            readonly: config.journals_readonly,
+            vocabulary: vocabulary(&tokenizer),
+        });
+        let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay, place.as_ref());
         let grammars = Grammars::new(Arc::clone(&tokenizer));
-        let responses = Store::new(config.response_store);
+        let responses = Store::new(config.response_store, place.as_ref());
         let prefix = config.metrics_prefix.as_deref().unwrap_or("ds4");
         let metrics = Metrics::new(prefix, config.canonical_name());
         let trace = Trace::open(&config)?;
@@ -97,6 +103,11 @@ impl App {
     /// Build, weights and device: equal values mean equal answers to equal seeds.
     pub(crate) fn fingerprint(&self) -> String {
         format!("ds4-{}-{}-{}", env!("CARGO_PKG_VERSION"), self.model.quant, self.model.backend)
+    }
+
+    /// Waits until what later processes are to know is on disk.
+    pub(crate) fn flush(&self) -> bool {
+        [self.replay.journal(), self.responses.journal()].iter().all(|journal| journal.flush(journal::PATIENCE))
     }
 
     /// The prompt of an order, as text with its template ranges. None for ids as they are.
@@ -172,6 +183,7 @@ impl App {
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
             cancel: cancel.clone(),
+            explain: self.trace.is_some(),
             tenant: tenant_number(&order.tenant),
             ..Request::new(ids, listener)
         };

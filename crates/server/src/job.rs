@@ -225,7 +225,7 @@ impl Job {
                     return Ok(Piece::Prefill { done, total, cached });
                 }
                 Event::Token { id, reasoning, logprobs } => self.token(id, reasoning, logprobs),
-                Event::ReasoningClosed { .. } => {}
+                Event::ReasoningClosed { .. } | Event::Matched(_) => {}
                 Event::Delta(delta) => return Ok(self.delta(delta)),
                 Event::Done { reason, usage, timings } => {
                     self.outcome.usage = usage;

@@ -16,6 +16,7 @@ mod gate;
 pub mod grammar;
 mod history;
 mod job;
+mod journal;
 mod keys;
 mod lifecycle;
 mod listen;
@@ -39,6 +40,7 @@ mod wire;
 
 pub use app::ModelInfo;
 pub use config::{LogConfig, LogLevel, ServerConfig, SlotDetail};
+pub use journal::verify_journals;
 pub use log::start_log;
 pub use replay::load_or_create_key;
 pub use serve::{End, Server, Service, StartError, Switch, router};

@@ -215,8 +215,14 @@ async fn drain(gate: &Gate, app: &Arc<App>) {
         gate.lifecycle.enter(Stage::Cutting);
         last_words(gate).await;
     }
-    let engine = app.engine.clone();
-    let stopped = tokio::task::spawn_blocking(move || engine.shutdown(PUT_AWAY));
+    let app_of_thread = Arc::clone(app);
+    let stopped = tokio::task::spawn_blocking(move || {
+        // First, while the directory is locked for this process.
+        if !app_of_thread.flush() {
+            warn!("turns and responses could not be kept in time");
+        }
+        app_of_thread.engine.shutdown(PUT_AWAY)
+    });
     match timeout(PUT_AWAY + LAST_WORDS, stopped).await {
         Ok(Ok(saved)) if app.engine.kv_stats().is_some() => {
             info!(saved = saved.saved, unsaved = saved.unsaved, complete = saved.complete, "sequences were put away");

@@ -1,5 +1,6 @@
 //! The crate from outside: sessions, snapshots and the door over a fake model, and the same rules over the real one.
 
+mod active;
 mod constraint;
 mod cpu;
 mod draft;

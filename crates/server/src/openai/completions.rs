@@ -115,7 +115,7 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
     for prompt in prompts(app, body)? {
         let source = match prompt {
             Prompt::Text(text) if chat => {
-                let mut history = History::new(&app.replay);
+                let mut history = History::new(app);
                 history.user(&text);
                 Source::Chat { messages: history.into_messages(), continued: false }
             }
