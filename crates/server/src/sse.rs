@@ -1,8 +1,9 @@
 //! Server-sent events: a writer for the task that has something to say, a body for the connection. Keep-alive comments come
 //! from the body's own clock, so that nothing that waits can silence them (server.md 14.1).
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -85,13 +86,14 @@ where
 {
     let (frames, receiver) = channel(FRAMES);
     let status = Arc::new(Mutex::new("waiting".to_owned()));
+    let cut = Arc::new(AtomicBool::new(false));
     let writer = Arc::new(Writer { frames, status: Arc::clone(&status) });
-    let work = write(Arc::clone(&writer));
+    let (work, gave_up) = (write(Arc::clone(&writer)), Arc::clone(&cut));
     tokio::spawn(async move {
         tokio::select! {
             // Dropping the work drops its job, and that cancels it.
             () = writer.gone() => {}
-            _ = work => {}
+            done = work => gave_up.store(done.is_err(), Ordering::Release),
         }
     });
     let clock = keepalive.map(|period| {
@@ -100,8 +102,9 @@ where
         clock.reset();
         clock
     });
-    let mut response =
-        Response::new(Body::new(Frames { receiver, clock, status, ping, begun: false, pinged: true }.boxed_unsync()));
+    let mut response = Response::new(Body::new(
+        Frames { receiver, clock, status, ping, begun: false, pinged: true, cut }.boxed_unsync(),
+    ));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -118,6 +121,8 @@ struct Frames {
     /// Events have been sent: only then may a ping be.
     begun: bool,
     pinged: bool,
+    /// The writer gave up before it had said everything.
+    cut: Arc<AtomicBool>,
 }
 
 impl Frames {
@@ -133,16 +138,19 @@ impl Frames {
 
 impl HttpBody for Frames {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = this.receiver.poll_recv(cx) {
             if let Some(clock) = &mut this.clock {
                 clock.reset();
             }
             this.begun = true;
-            return Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))));
+            // A last chunk would say that this was all: an error makes the connection end without one.
+            let cut = frame.is_none() && this.cut.load(Ordering::Acquire);
+            let end = cut.then(|| Err(io::ErrorKind::ConnectionAborted.into()));
+            return Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))).or(end));
         }
         if let Some(clock) = &mut this.clock
             && clock.poll_tick(cx).is_ready()
