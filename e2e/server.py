@@ -76,7 +76,8 @@ class Server:
         return self.health()["slots_processing"]
 
     def wait_busy(self):
-        self.wait(lambda: self.busy() > 0, 10, "busy")
+        # Some clients take their time to begin.
+        self.wait(lambda: self.busy() > 0, 60, "busy")
 
     def wait_idle(self, seconds=0.5):
         """A client that goes away frees its slot within half a second."""

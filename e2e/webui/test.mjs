@@ -19,11 +19,11 @@ const script = [
   { reply: "<think>I was told: {turn}</think>You said: {turn}" },
 ];
 
-async function serve(folder) {
+async function serve(folder, ...more) {
   const file = join(folder, "script.json");
   writeFileSync(file, JSON.stringify(script));
   const program = process.env.DS4_SERVER ?? "ds4-server";
-  const args = ["--backend", "stub", "--stub-script", file, "--port", "0", "--parallel", "4", "--log-level", "warn"];
+  const args = ["--backend", "stub", "--stub-script", file, "--port", "0", "--parallel", "4", "--log-level", "warn", ...more];
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
   for await (const line of createInterface({ input: child.stdout })) {
     if (line.startsWith("listening on ")) return { child, url: line.slice("listening on ".length) };
@@ -32,14 +32,15 @@ async function serve(folder) {
 }
 
 const folder = mkdtempSync(join(tmpdir(), "ds4-webui-"));
-const { child, url } = await serve(folder);
+const server = await serve(folder);
+const guarded = await serve(folder, "--api-key", "open sesame");
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });
 const failures = [];
 
-async function open(width, scheme) {
+async function open(width, scheme, url = server.url) {
   const page = await (await browser.createBrowserContext()).newPage();
   await page.setViewport({ width, height: 800 });
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
@@ -111,7 +112,7 @@ const tests = {
     await page.keyboard.press("Escape");
     await idle(page);
     assert.match(await last(page, ".facts"), /stopped/);
-    const health = async () => (await (await fetch(`${url}/health`)).json()).slots_processing;
+    const health = async () => (await (await fetch(`${server.url}/health`)).json()).slots_processing;
     for (let i = 0; i < 50 && await health() > 0; i++) await new Promise(done => setTimeout(done, 20));
     assert.equal(await health(), 0, "the server stopped, too");
     await page.click("#turns li:last-child [aria-label='Answer again']");
@@ -189,6 +190,21 @@ const tests = {
     await picture(page, "long-phone-dark");
   },
 
+  async "a key is asked for where the server wants one"() {
+    const page = await open(1000, "light", guarded.url);
+    await page.waitForSelector("#settings[open]");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "key");
+    await picture(page, "key-light");
+    await page.type("#key", "open sesame");
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => /^deepseek-v4-flash/.test(document.querySelector("#model").textContent));
+    await say(page, "Hello");
+    await page.waitForSelector("#turns li.assistant");
+    await idle(page);
+    assert.equal(await last(page, ".text"), "You said: Hello");
+    failures.splice(0, failures.length, ...failures.filter(text => !text.includes("401")));
+  },
+
   async "a server that is gone is told in words"() {
     const page = await open(1000, "light");
     await page.setOfflineMode(true);
@@ -212,5 +228,6 @@ for (const [name, test] of Object.entries(tests)) {
   }
 }
 await browser.close();
-child.kill();
+server.child.kill();
+guarded.child.kill();
 process.exitCode = failed ? 1 : 0;

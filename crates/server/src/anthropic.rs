@@ -14,6 +14,7 @@ use crate::app::{App, fresh_id};
 use crate::error::Result;
 use crate::fields::Fields;
 use crate::job::{Call, Finish, Job, Outcome, Piece, Trade};
+use crate::order::Order;
 use crate::reply;
 use crate::sse;
 
@@ -45,8 +46,12 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
 
 /// The size of the prompt that `handle` would have.
 pub(crate) fn count_tokens(app: &App, body: &Map<String, Value>) -> Result<Response<Body>> {
-    let order = request::read(&Fields::root(body), app)?;
-    Ok(reply::json(&json!({"input_tokens": app.count(&order)?})))
+    Ok(reply::json(&json!({"input_tokens": app.count(&order(app, body)?)?})))
+}
+
+/// What the request asks for: `/apply-template`.
+pub(crate) fn order(app: &App, body: &Map<String, Value>) -> Result<Order> {
+    request::read(&Fields::root(body), app)
 }
 
 /// A finished message.

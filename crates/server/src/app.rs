@@ -162,6 +162,9 @@ impl App {
 
     /// Starts answer `i` of an order.
     pub(crate) fn start(self: &Arc<Self>, order: &Order, ids: Vec<u32>, i: u32, trade: Trade) -> Result<Job> {
+        if let Some((id, _)) = order.logit_bias.iter().find(|(id, _)| *id as usize >= self.engine.n_vocab()) {
+            return Err(ApiError::invalid("logit_bias", format!("logit_bias: {id} is no token id of this model")));
+        }
         let (listener, events) = mailbox();
         let seed = order.sampling.seed.wrapping_add(u64::from(i));
         let chat = matches!(order.source, Source::Chat { continued: false, .. });

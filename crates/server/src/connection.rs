@@ -85,10 +85,11 @@ impl Connections {
         loop {
             tokio::select! {
                 // What went wrong on the wire is the client's to know.
-                _ = connection.as_mut() => return,
+                _ = connection.as_mut() => break,
                 _ = clock.tick() => if watch.is_over(self.patience) { return },
             }
         }
+        watch.linger().await;
     }
 }
 

@@ -332,7 +332,7 @@ fn tier(source: Source) -> &'static str {
 }
 
 /// Returns `limit` after `start`, or never.
-async fn after(start: Instant, limit: Option<Duration>) {
+pub(crate) async fn after(start: Instant, limit: Option<Duration>) {
     match limit.and_then(|limit| start.checked_add(limit)) {
         Some(end) => sleep_until(end.into()).await,
         None => pending().await,

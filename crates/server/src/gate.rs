@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Version, he
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::app::App;
 use crate::call::{Call, request_id};
 use crate::error::{ApiError, Family, Result};
 use crate::keys::{Keys, Owner};
@@ -22,8 +23,8 @@ use crate::{path, reply};
 
 /// Bytes of a request's path with its query.
 const MAX_LINE: usize = 8 << 10;
-/// Paths that need no key.
-const OPEN: &[&str] = &["/health", "/healthz", "/ping"];
+/// Paths that need no key: the states of the server, and the chat page, which asks for the key.
+const OPEN: &[&str] = &["/health", "/healthz", "/ping", "/"];
 /// Paths that are answered while the server ends.
 const TO_THE_END: &[&str] = &["/metrics", "/ping", "/version"];
 
@@ -36,7 +37,7 @@ pub(crate) struct Peer {
 
 /// Shared by all connections.
 pub(crate) struct Gate {
-    router: OnceLock<Router>,
+    opened: OnceLock<(Router, Arc<App>)>,
     /// Millionths of the model that are loaded.
     loaded: AtomicU32,
     pub(crate) keys: Keys,
@@ -46,17 +47,17 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(keys: Keys, origins: Origins) -> Self {
-        let (router, loaded) = (OnceLock::new(), AtomicU32::new(0));
-        Self { router, loaded, keys, origins, lifecycle: Lifecycle::default() }
+        let (opened, loaded) = (OnceLock::new(), AtomicU32::new(0));
+        Self { opened, loaded, keys, origins, lifecycle: Lifecycle::default() }
     }
 
     pub(crate) fn loaded(&self, part: f64) {
         self.loaded.store((part.clamp(0.0, 1.0) * 1e6) as u32, Ordering::Relaxed);
     }
 
-    /// From now on requests go to `router`.
-    pub(crate) fn open(&self, router: Router) {
-        assert!(self.router.set(router).is_ok(), "a gate is opened once");
+    /// From now on requests go to `router`, which counts them in `app`'s metrics; those that are refused are counted here.
+    pub(crate) fn open(&self, router: Router, app: Arc<App>) {
+        assert!(self.opened.set((router, app)).is_ok(), "a gate is opened once");
     }
 
     /// The response to a request. `head`: what the connection thinks of it.
@@ -68,7 +69,12 @@ impl Gate {
         let mut of_family = family(&request);
         let mut response = match self.admit(request, peer, head) {
             _ if preflight => reply::empty(StatusCode::NO_CONTENT),
-            Err(error) => error.response(of_family, &id),
+            Err(error) => {
+                if let Some((_, app)) = self.opened.get() {
+                    app.metrics.http("refused", error.status.as_u16());
+                }
+                error.response(of_family, &id)
+            }
             Ok((request, owner)) => {
                 of_family = family(&request);
                 let call = Call::new(id.clone(), of_family, request.uri().path().to_owned(), owner);
@@ -81,6 +87,7 @@ impl Gate {
                 response
             }
         };
+        let status = response.status();
         let headers = response.headers_mut();
         let value = HeaderValue::from_str(&id).expect("ids are visible ASCII");
         if of_family == Family::Anthropic {
@@ -89,7 +96,9 @@ impl Gate {
         headers.insert("x-request-id", value);
         headers.insert(header::SERVER, HeaderValue::from_static(concat!("ds4/", env!("CARGO_PKG_VERSION"))));
         self.origins.put_headers(origin.as_ref(), preflight, headers);
-        if head != Head::Fine || self.lifecycle.stage() != Stage::Serving {
+        // Behind these two the rest of a body may be on its way.
+        let unread = matches!(status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
+        if unread || head != Head::Fine || self.lifecycle.stage() != Stage::Serving {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Held::body(body, running))
@@ -98,7 +107,7 @@ impl Gate {
     /// The request as the routes know it, and whose it is.
     fn admit(&self, mut request: Request<Body>, peer: Peer, head: Head) -> Result<(Request<Body>, Option<Owner>)> {
         if head == Head::Ambiguous {
-            let message = "a request has either a Content-Length or a Transfer-Encoding";
+            let message = "a request has one Host, and one Content-Length or one Transfer-Encoding";
             return Err(ApiError::malformed(message));
         }
         if head == Head::TooLong || request.uri().to_string().len() > MAX_LINE {
@@ -131,7 +140,7 @@ impl Gate {
             let error = ApiError::shutting_down();
             return away(call, health.then(|| json!({"status": "shutting_down"})), &error);
         }
-        let Some(router) = self.router.get() else {
+        let Some((router, _)) = self.opened.get() else {
             let progress = f64::from(self.loaded.load(Ordering::Relaxed)) / 1e6;
             let state = health.then(|| json!({"status": "loading", "progress": progress}));
             return away(call, state, &ApiError::loading());

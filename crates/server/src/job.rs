@@ -67,6 +67,14 @@ pub(crate) struct Token {
     pub(crate) top: Vec<(Vec<u8>, f32)>,
 }
 
+impl Token {
+    /// What was found of a token; `bytes` spells ids.
+    pub(crate) fn of(found: &TokenLogprobs, bytes: impl Fn(u32) -> Vec<u8>) -> Self {
+        let top = found.top.iter().map(|candidate| (bytes(candidate.id), candidate.logprob)).collect();
+        Token { bytes: bytes(found.chosen.id), logprob: found.chosen.logprob, top }
+    }
+}
+
 /// A call of the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Call {
@@ -251,9 +259,7 @@ impl Job {
         if let (false, Some(found)) = (reasoning, logprobs)
             && id != tokenizer.special().eos
         {
-            let bytes = |id| tokenizer.token_bytes(id).to_vec();
-            let top = found.top.iter().map(|c| (bytes(c.id), c.logprob)).collect();
-            self.held.push(Token { bytes: bytes(id), logprob: found.chosen.logprob, top });
+            self.held.push(Token::of(&found, |id| tokenizer.token_bytes(id).to_vec()));
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+mod echo;
 pub(crate) mod models;
 pub(crate) mod request;
 mod stream;
@@ -10,19 +11,25 @@ use serde_json::{Map, Value, json};
 
 use crate::job::{Finish, Outcome, Token};
 
-/// Token counts (server.md 5.12).
+/// Token counts (server.md 5.12) of answers to one prompt, which counts once.
 pub(crate) fn usage(outcomes: &[Outcome]) -> Value {
-    let first = outcomes.first().map(|o| o.usage).unwrap_or_default();
+    total(outcomes, outcomes.len().max(1))
+}
+
+/// Token counts of `n` answers a prompt.
+pub(crate) fn total(outcomes: &[Outcome], n: usize) -> Value {
+    let prompts = || outcomes.iter().step_by(n).map(|o| o.usage);
+    let (prompt, cached): (u32, u32) = (prompts().map(|u| u.prompt).sum(), prompts().map(|u| u.cached).sum());
     let completion: u32 = outcomes.iter().map(|o| o.usage.completion).sum();
     let reasoning: u32 = outcomes.iter().map(|o| o.usage.reasoning).sum();
     json!({
-        "prompt_tokens": first.prompt,
+        "prompt_tokens": prompt,
         "completion_tokens": completion,
-        "total_tokens": first.prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": first.cached, "cache_write_tokens": first.prompt - first.cached},
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": prompt - cached},
         "completion_tokens_details": {"reasoning_tokens": reasoning},
-        "prompt_cache_hit_tokens": first.cached,
-        "prompt_cache_miss_tokens": first.prompt - first.cached,
+        "prompt_cache_hit_tokens": cached,
+        "prompt_cache_miss_tokens": prompt - cached,
     })
 }
 

@@ -78,8 +78,13 @@ fn ids(app: &App, request: &mut request::Request) -> Result<Vec<u32>> {
 
 /// The size of the prompt that `handle` would have.
 pub(crate) fn input_tokens(app: &App, body: &Map<String, Value>) -> Result<Response<Body>> {
-    let request = request::read(&Fields::root(body), app)?;
-    Ok(reply::json(&json!({"object": "response.input_tokens", "input_tokens": app.count(&request.order)?})))
+    let input_tokens = app.count(&order(app, body)?)?;
+    Ok(reply::json(&json!({"object": "response.input_tokens", "input_tokens": input_tokens})))
+}
+
+/// What the request asks for: `/apply-template`.
+pub(crate) fn order(app: &App, body: &Map<String, Value>) -> Result<Order> {
+    request::read(&Fields::root(body), app).map(|request| request.order)
 }
 
 /// A response that was kept.

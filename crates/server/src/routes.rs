@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde_json::{Map, Value};
 
 use crate::app::App;
@@ -134,6 +135,14 @@ pub(crate) async fn body(app: &App, request: Request) -> Result<Map<String, Valu
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
     let limit = app.config.max_body;
+    let too_large = || {
+        let message = format!("body is larger than {limit} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message)
+    };
+    // A body that says so itself is not waited for.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let mut body = Limited::new(body, limit);
     let mut bytes = Vec::new();
     loop {
@@ -141,8 +150,7 @@ pub(crate) async fn body(app: &App, request: Request) -> Result<Map<String, Valu
             Ok(None) => break,
             Ok(Some(Ok(frame))) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
             Ok(Some(Err(error))) if error.downcast_ref::<LengthLimitError>().is_some() => {
-                let message = format!("body is larger than {limit} bytes");
-                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message));
+                return Err(too_large());
             }
             Ok(Some(Err(error))) => return Err(ApiError::malformed(format!("body could not be read: {error}"))),
             Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, None, "body took too long")),

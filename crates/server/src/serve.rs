@@ -174,7 +174,7 @@ impl Server {
             };
             let Service { engine, tokenizer, model } = service;
             let app = App::new(engine, tokenizer, self.config, model, self.gate.lifecycle.clone())?;
-            self.gate.open(routes::router(Arc::clone(&app)));
+            self.gate.open(routes::router(Arc::clone(&app)), Arc::clone(&app));
             notify(&[NotifyState::Ready]);
             ready();
             Ok(live(&self.gate, &app, asked).await)

@@ -14,10 +14,10 @@ use serde_json::{Map, Value, json};
 use crate::app::App;
 use crate::call::Call;
 use crate::config::SlotDetail;
-use crate::error::{ApiError, Result};
+use crate::error::{ApiError, Family, Result};
 use crate::fields::Fields;
 use crate::routes::{answer, body};
-use crate::{openai, reply};
+use crate::{anthropic, openai, reply, responses};
 
 /// The chat page: one file without anything from elsewhere.
 const PAGE: &str = include_str!("webui/index.html");
@@ -196,12 +196,26 @@ fn detokenize(app: &App, body: &Map<String, Value>) -> Result<Value> {
     Ok(json!({"content": String::from_utf8_lossy(&app.tokenizer.decode(&ids))}))
 }
 
-/// The prompt that a chat request would have.
+/// The prompt that a request would have, whatever its API.
 fn template(app: &App, body: &Map<String, Value>) -> Result<Value> {
-    let order = openai::chat::order(app, body)?;
+    let order = match () {
+        () if body.contains_key("input") => responses::order(app, body)?,
+        () if is_messages(body) => anthropic::order(app, body)?,
+        () => openai::chat::order(app, body)?,
+    };
     let prompt = app.prompt(&order)?.ok_or_else(|| ApiError::malformed("the request has no messages"))?;
     let tokens = app.tokenizer.encode_prompt(&prompt).len();
     Ok(json!({"prompt": prompt.text(), "tokens": tokens}))
+}
+
+/// Whether it is a body of the messages API: the client says so, or there is something that chats do not have.
+fn is_messages(body: &Map<String, Value>) -> bool {
+    let items = |name: &str| body.get(name).and_then(Value::as_array).into_iter().flatten();
+    let mut blocks = items("messages").filter_map(|message| message["content"].as_array()).flatten();
+    Call::current().is_some_and(|call| call.family == Family::Anthropic)
+        || body.contains_key("system")
+        || items("tools").any(|tool| tool.get("input_schema").is_some())
+        || blocks.any(|block| matches!(block["type"].as_str(), Some("tool_use" | "tool_result" | "thinking")))
 }
 
 /// Stops the answers to one request, if it is the caller's own.

@@ -14,9 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 /// A peer that takes nothing of what waits for it for so long is gone.
 const STALL: Duration = Duration::from_secs(30);
+/// How long a peer that was answered before it had said everything may go on.
+const LINGER: Duration = Duration::from_secs(5);
 /// Bytes of a head that are looked at.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -100,6 +103,33 @@ impl Watch {
         }
     }
 
+    /// Ends a connection whose last answer was sent. What still comes is read and forgotten: a socket that is closed with
+    /// bytes unread takes back the answer, too.
+    pub(crate) async fn linger(&self) {
+        self.shut();
+        let mut forgotten = vec![0; 64 << 10];
+        let to_the_end = async {
+            loop {
+                let read = match either!(&self.socket, stream => stream.readable().await) {
+                    Ok(()) => either!(&self.socket, stream => stream.try_read(&mut forgotten)),
+                    Err(error) => Err(error),
+                };
+                match read {
+                    Ok(0) => return,
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        };
+        // One who goes on for longer does not listen.
+        let _ = timeout(LINGER, to_the_end).await;
+    }
+
+    fn shut(&self) {
+        // A peer that is gone already has nothing to be told.
+        let _ = either!(&self.socket, stream => SockRef::from(stream).shutdown(Shutdown::Write));
+    }
+
     /// The peer closed its end, whatever it sent before and we have not read.
     fn has_left(&self) -> bool {
         let ready = either!(&self.socket, stream => stream.ready(Interest::READABLE).now_or_never());
@@ -161,7 +191,7 @@ impl Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Head {
     Fine,
-    /// Two ways of telling the body's length: what stands between the two ends is anybody's guess.
+    /// The host or the body's length is told more than once: what stands between the two ends is anybody's guess.
     Ambiguous,
     TooLong,
 }
@@ -172,14 +202,14 @@ impl Head {
         let ends = |mark: &[u8]| bytes.windows(mark.len()).position(|found| found == mark);
         let end = ends(b"\r\n\r\n").or_else(|| ends(b"\n\n"));
         let head = &bytes[..end.unwrap_or(bytes.len())];
-        let has = |name: &[u8]| {
-            head.split(|&b| b == b'\n').any(|line| {
-                line.split(|&b| b == b':').next().is_some_and(|found| found.trim_ascii().eq_ignore_ascii_case(name))
-            })
+        let count = |name: &[u8]| {
+            let lines = head.split(|&b| b == b'\n').skip(1);
+            let names = lines.filter_map(|line| line.split(|&b| b == b':').next());
+            names.filter(|found| found.trim_ascii().eq_ignore_ascii_case(name)).count()
         };
         match () {
             () if end.is_none() && bytes.len() >= MAX_HEAD => Head::TooLong,
-            () if has(b"content-length") && has(b"transfer-encoding") => Head::Ambiguous,
+            () if count(b"host") > 1 || count(b"content-length") + count(b"transfer-encoding") > 1 => Head::Ambiguous,
             () => Head::Fine,
         }
     }
@@ -228,8 +258,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A peer that is gone already has nothing to be told.
-        let _ = either!(&self.0.socket, stream => SockRef::from(stream).shutdown(Shutdown::Write));
+        self.0.shut();
         Poll::Ready(Ok(()))
     }
 }

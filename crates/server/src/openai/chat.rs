@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::stream::{self, Head};
 use super::{chat_token, finish_reason, request, usage};
-use crate::app::{App, fresh_id, unix_time};
+use crate::app::App;
 use crate::error::Result;
 use crate::fields::Fields;
 use crate::job::{Call, Finish, Job, Outcome, Trade};
@@ -22,7 +22,7 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
     app.constrain(&mut order)?;
     let ids = app.ids(&order, "messages")?;
     let jobs: Vec<Job> = (0..order.n).map(|i| app.start(&order, ids.clone(), i, Trade::Chat)).collect::<Result<_>>()?;
-    let head = head(&app, &order, &body)?;
+    let head = Head::new(&app, &order, &Fields::root(&body), "chatcmpl-", "chat.completion.chunk")?;
     if order.stream {
         let response = sse::stream(app.config.keepalive, |writer| stream::write(writer, head, jobs));
         return Ok(reply::warned(response, &order.warnings));
@@ -42,24 +42,6 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
 /// The prompt that the request would have: `/apply-template`.
 pub(crate) fn order(app: &App, body: &Map<String, Value>) -> Result<Order> {
     request::read(body, app)
-}
-
-fn head(app: &App, order: &Order, body: &Map<String, Value>) -> Result<Head> {
-    let body = Fields::root(body);
-    let include = match body.object("stream_options")? {
-        Some(options) => options.flag("include_usage")?.unwrap_or(false),
-        None => false,
-    };
-    Ok(Head {
-        id: fresh_id("chatcmpl-", 12),
-        created: unix_time(),
-        model: order.model.clone(),
-        fingerprint: app.fingerprint(),
-        usage: include,
-        progress: body.flag("return_progress")?.unwrap_or(false),
-        logprobs: order.logprobs.is_some(),
-        timings: order.timings,
-    })
 }
 
 fn choice(index: usize, outcome: &Outcome, head: &Head) -> Value {

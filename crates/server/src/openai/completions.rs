@@ -1,14 +1,19 @@
 //! `POST /v1/completions` (server.md 7): text in, text out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Response;
 use ds4_text::Thinking;
+use futures_util::FutureExt;
+use futures_util::future::{Shared, try_join, try_join_all};
 use serde_json::{Map, Value, json};
 
-use super::{finite, request, usage};
-use crate::app::{App, fresh_id, unix_time};
+use super::echo::Echo;
+use super::stream::{Head, side_by_side};
+use super::{finite, request, timings, total};
+use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
 use crate::history::History;
@@ -20,76 +25,68 @@ use crate::sse::{self, Writer};
 /// Prompts of one request.
 const MAX_PROMPTS: usize = 64;
 
-/// What the responses repeat.
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
-    usage: bool,
-    logprobs: bool,
-    /// Texts of the prompts, when they are to be repeated.
-    echo: Option<Vec<String>>,
-    n: usize,
+/// One prompt of a request.
+struct Asked {
+    order: Order,
+    /// Ids in front that the server puts there: they are not repeated.
+    own: usize,
 }
 
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let fields = Fields::root(&body);
-    let mut orders = read(&app, &fields)?;
-    for order in &mut orders {
-        app.constrain(order)?;
+    let repeats = fields.flag("echo")?.unwrap_or(false);
+    let mut all = read(&app, &fields, repeats)?;
+    for asked in &mut all {
+        app.constrain(&mut asked.order)?;
     }
-    let first = &orders[0];
-    let (n, streams) = (first.n, first.stream);
+    let first = &all[0].order;
+    let head = Head::new(&app, first, &fields, "cmpl-", "text_completion")?;
+    let streams = first.stream;
     let mut jobs = Vec::new();
-    let mut prompts = Vec::new();
-    for order in &orders {
+    let mut echoes = Vec::new();
+    for Asked { order, own } in &all {
         let ids = app.ids(order, "prompt")?;
-        // The mark of a beginning is ours, not the prompt's.
-        let shown = ids.strip_prefix(&[app.tokenizer.special().bos]).unwrap_or(&ids);
-        prompts.push(String::from_utf8_lossy(&app.tokenizer.decode(shown)).into_owned());
-        for i in 0..n {
+        if repeats {
+            echoes.push(Echo::start(&app, &ids, *own, order.logprobs)?);
+        }
+        for i in 0..order.n {
             jobs.push(app.start(order, ids.clone(), i, Trade::Completions)?);
         }
     }
-    let include = match fields.object("stream_options")? {
-        Some(options) => options.flag("include_usage")?.unwrap_or(false),
-        None => false,
-    };
-    let head = Head {
-        id: fresh_id("cmpl-", 12),
-        created: unix_time(),
-        model: first.model.clone(),
-        fingerprint: app.fingerprint(),
-        usage: include,
-        logprobs: first.logprobs.is_some(),
-        echo: fields.flag("echo")?.unwrap_or(false).then_some(prompts),
-        n: n as usize,
-    };
     if streams {
-        return Ok(sse::stream(app.config.keepalive, |writer| write(writer, head, jobs)));
+        let echoes: Vec<_> = echoes.into_iter().map(FutureExt::shared).collect();
+        return Ok(sse::stream(app.config.keepalive, |writer| write(writer, head, echoes, jobs)));
     }
-    let outcomes = futures_util::future::try_join_all(jobs.into_iter().map(Job::finish)).await?;
+    let (echoes, outcomes) = try_join(try_join_all(echoes), try_join_all(jobs.into_iter().map(Job::finish))).await?;
     let choices: Vec<Value> = outcomes
         .iter()
         .enumerate()
         .map(|(i, outcome)| {
-            let before = head.echo.as_ref().map_or("", |prompts| &prompts[i / head.n]);
-            let text = format!("{before}{}{}", outcome.thinking, outcome.text);
-            let logprobs =
-                if head.logprobs { logprobs(&outcome.logprobs, before.chars().count()) } else { Value::Null };
+            let (mut text, mut lists) = (String::new(), Lists::default());
+            if let Some(echo) = echoes.get(i / head.n) {
+                text.push_str(&echo.text);
+                lists.add_prompt(echo);
+            }
+            text.push_str(&outcome.thinking);
+            lists.add(&outcome.logprobs, text.chars().count());
+            text.push_str(&outcome.text);
+            let logprobs = head.logprobs.then(|| lists.into_json());
             json!({"text": text, "index": i, "logprobs": logprobs, "finish_reason": reason(outcome)})
         })
         .collect();
-    Ok(reply::json(&json!({
+    let mut response = json!({
         "id": head.id, "object": "text_completion", "created": head.created, "model": head.model,
         "system_fingerprint": head.fingerprint, "choices": choices, "usage": total(&outcomes, head.n),
-    })))
+    });
+    if head.timings {
+        response["timings"] = timings(&outcomes[0]);
+    }
+    Ok(reply::json(&response))
 }
 
-/// One order a prompt.
-fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
+/// All prompts of the request.
+fn read(app: &App, body: &Fields<'_>, repeats: bool) -> Result<Vec<Asked>> {
     if body.get("suffix").is_some() {
         return Err(ApiError::unsupported("suffix", "suffix is not supported"));
     }
@@ -97,8 +94,9 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
     if body.integer("best_of", 1, 8)?.is_some_and(|best| best != n) {
         return Err(ApiError::unsupported("best_of", "best_of other than n is not supported"));
     }
-    let limit = match body.integer("max_tokens", 0, i64::from(u32::MAX))? {
-        Some(0) => Some(0),
+    // Nothing to say is only of use to those who want their prompt back.
+    let limit = match body.get("max_tokens").and_then(Value::as_u64) {
+        Some(0) if repeats => Some(0),
         _ => output_limit(body, &["max_tokens", "max_completion_tokens"])?,
     };
     let mut order = Order::read(body, &app.config, limit)?;
@@ -111,8 +109,9 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
         Some(_) => return Err(body.wrong("template", "\"raw\" or \"chat\"")),
     };
     let special = body.flag("parse_special")?.unwrap_or(false);
-    let mut orders = Vec::new();
+    let mut all = Vec::new();
     for prompt in prompts(app, body)? {
+        let own = usize::from(matches!(prompt, Prompt::Text(_)));
         let source = match prompt {
             Prompt::Text(text) if chat => {
                 let mut history = History::new(app);
@@ -128,9 +127,9 @@ fn read(app: &App, body: &Fields<'_>) -> Result<Vec<Order>> {
             Prompt::Ids(ids) => Source::Raw(ids),
         };
         let thinking = if chat { order.thinking } else { Thinking::None };
-        orders.push(Order { source, thinking, ..order.clone() });
+        all.push(Asked { order: Order { source, thinking, ..order.clone() }, own });
     }
-    Ok(orders)
+    Ok(all)
 }
 
 enum Prompt {
@@ -177,83 +176,81 @@ fn reason(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Each prompt counts once.
-fn total(outcomes: &[Outcome], n: usize) -> Value {
-    let mut sum = usage(&outcomes[..0]);
-    for group in outcomes.chunks(n) {
-        let one = usage(group);
-        for (key, value) in sum.as_object_mut().expect("usage is an object") {
-            match value {
-                Value::Object(inner) => {
-                    for (name, value) in inner {
-                        *value =
-                            json!(value.as_u64().unwrap_or(0) + one[key.as_str()][name.as_str()].as_u64().unwrap_or(0));
-                    }
-                }
-                other => *other = json!(other.as_u64().unwrap_or(0) + one[key.as_str()].as_u64().unwrap_or(0)),
+/// Log-probabilities as lists side by side, offsets in characters of the choice's text.
+#[derive(Default)]
+struct Lists {
+    tokens: Vec<String>,
+    logprobs: Vec<Value>,
+    top: Vec<Value>,
+    offsets: Vec<usize>,
+}
+
+impl Lists {
+    /// Tokens whose text begins at `offset`.
+    fn add(&mut self, tokens: &[Token], mut offset: usize) {
+        let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        for token in tokens {
+            let top: Map<_, _> = token.top.iter().map(|(bytes, logprob)| (name(bytes), finite(*logprob))).collect();
+            self.tokens.push(name(&token.bytes));
+            self.logprobs.push(finite(token.logprob));
+            self.top.push(top.into());
+            self.offsets.push(offset);
+            // A token may be a part of a character: the one that begins it counts.
+            offset += token.bytes.iter().filter(|&&byte| byte & 0xC0 != 0x80).count();
+        }
+    }
+
+    fn add_prompt(&mut self, echo: &Echo) {
+        self.add(&echo.tokens, 0);
+        // Nothing was expected at the beginning.
+        for list in [&mut self.logprobs, &mut self.top] {
+            if let Some(first) = list.first_mut() {
+                *first = Value::Null;
             }
         }
     }
-    sum
-}
 
-/// Lists side by side, offsets in characters of the choice's text.
-fn logprobs(tokens: &[Token], before: usize) -> Value {
-    let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut offset = before;
-    let mut offsets = Vec::new();
-    for token in tokens {
-        offsets.push(offset);
-        offset += name(&token.bytes).chars().count();
+    fn into_json(self) -> Value {
+        let Lists { tokens, logprobs, top, offsets } = self;
+        json!({"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": offsets})
     }
-    let top: Vec<Value> = tokens
-        .iter()
-        .map(|t| t.top.iter().map(|(bytes, logprob)| (name(bytes), finite(*logprob))).collect::<Map<_, _>>().into())
-        .collect();
-    json!({
-        "tokens": tokens.iter().map(|t| name(&t.bytes)).collect::<Vec<_>>(),
-        "token_logprobs": tokens.iter().map(|t| finite(t.logprob)).collect::<Vec<_>>(),
-        "top_logprobs": top, "text_offset": offsets,
-    })
 }
 
-async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
-    let choices = jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, job));
-    let outcomes = match futures_util::future::try_join_all(choices).await {
-        Ok(outcomes) => outcomes,
-        Err(error) => return writer.data(&json!({"error": error.openai()})).await,
-    };
-    if head.usage {
-        let mut last = chunk(&head, &json!([]));
-        last["usage"] = total(&outcomes, head.n);
-        writer.data(&last).await;
-    }
-    writer.done();
+async fn write<F>(writer: Arc<Writer>, head: Head, echoes: Vec<Shared<F>>, jobs: Vec<Job>)
+where
+    F: Future<Output = Result<Arc<Echo>>>,
+{
+    let choices =
+        jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, echoes.get(i / head.n).cloned(), job));
+    side_by_side(&writer, &head, choices).await
 }
 
-fn chunk(head: &Head, choices: &Value) -> Value {
-    let mut chunk = json!({
-        "id": head.id, "object": "text_completion", "created": head.created, "model": head.model,
-        "system_fingerprint": head.fingerprint, "choices": choices,
-    });
-    if head.usage {
-        chunk["usage"] = Value::Null;
-    }
-    chunk
-}
-
-async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome> {
-    let one = |text: &str, logprobs: Value, reason: Option<&str>| {
-        chunk(head, &json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
+async fn choice(
+    writer: &Writer,
+    head: &Head,
+    index: usize,
+    echo: Option<impl Future<Output = Result<Arc<Echo>>>>,
+    mut job: Job,
+) -> Result<Outcome> {
+    let one = |text: &str, lists: Lists, reason: Option<&str>| {
+        let logprobs = (head.logprobs && !lists.tokens.is_empty()).then(|| lists.into_json());
+        head.chunk(&json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
     };
     let mut said = 0;
-    if let Some(prompts) = &head.echo {
-        let text = &prompts[index / head.n];
-        said = text.chars().count();
-        writer.data(&one(text, Value::Null, None)).await;
+    let mut early = VecDeque::new();
+    if let Some(echo) = echo {
+        let echo = ahead(echo, &mut job, &mut early).await?;
+        let mut lists = Lists::default();
+        lists.add_prompt(&echo);
+        said = echo.text.chars().count();
+        writer.data(&one(&echo.text, lists, None)).await;
     }
     loop {
-        let (text, tokens) = match job.next().await? {
+        let piece = match early.pop_front() {
+            Some(piece) => piece,
+            None => job.next().await?,
+        };
+        let (text, tokens) = match piece {
             Piece::Prefill { done, total, .. } => {
                 writer.status(format_args!("prefill {done}/{total}"));
                 continue;
@@ -263,11 +260,28 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
             Piece::CallStart(_) | Piece::CallArguments { .. } | Piece::CallEnd(_) => continue,
             Piece::Done => break,
         };
-        let found = if head.logprobs { logprobs(&tokens, said) } else { Value::Null };
+        let mut lists = Lists::default();
+        lists.add(&tokens, said);
         said += text.chars().count();
-        writer.data(&one(&text, found, None)).await;
+        writer.data(&one(&text, lists, None)).await;
     }
     let outcome = std::mem::take(&mut job.outcome);
-    writer.data(&one("", Value::Null, Some(reason(&outcome)))).await;
+    writer.data(&one("", Lists::default(), Some(reason(&outcome)))).await;
     Ok(outcome)
+}
+
+/// Waits for what comes first in the text. What the answer says meanwhile is kept: it must not wait, or it is given up.
+async fn ahead(
+    echo: impl Future<Output = Result<Arc<Echo>>>,
+    job: &mut Job,
+    early: &mut VecDeque<Piece>,
+) -> Result<Arc<Echo>> {
+    let mut echo = std::pin::pin!(echo);
+    loop {
+        tokio::select! {
+            biased;
+            echo = &mut echo => return echo,
+            piece = job.next(), if early.back() != Some(&Piece::Done) => early.push_back(piece?),
+        }
+    }
 }

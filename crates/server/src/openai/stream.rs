@@ -1,33 +1,61 @@
-//! Chat-completion chunks, in the order of server.md 6.
+//! Chunks of both APIs, and those of chat completions in the order of server.md 6.
 
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{chat_token, finish_reason, usage};
+use super::{chat_token, finish_reason, total};
+use crate::app::{App, fresh_id, unix_time};
 use crate::error::Result;
+use crate::fields::Fields;
 use crate::job::{Call, Finish, Job, Outcome, Piece};
+use crate::order::Order;
 use crate::sse::Writer;
 
 /// What every chunk of a response repeats, and what was asked of the stream.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct Head {
     pub(super) id: String,
+    /// What a chunk is called.
+    object: &'static str,
     pub(super) created: u64,
     pub(super) model: String,
     pub(super) fingerprint: String,
     /// A chunk with the usage ends the stream.
-    pub(super) usage: bool,
+    usage: bool,
     /// Chunks tell how far the prompt is.
-    pub(super) progress: bool,
+    progress: bool,
     pub(super) logprobs: bool,
     pub(super) timings: bool,
+    /// Answers a prompt.
+    pub(super) n: usize,
 }
 
 impl Head {
-    fn chunk(&self, choices: &Value) -> Value {
+    /// `prefix` begins the id, `object` names the chunks.
+    pub(super) fn new(app: &App, order: &Order, body: &Fields<'_>, prefix: &str, object: &'static str) -> Result<Self> {
+        let usage = match body.object("stream_options")? {
+            Some(options) => options.flag("include_usage")?.unwrap_or(false),
+            None => false,
+        };
+        Ok(Self {
+            id: fresh_id(prefix, 12),
+            object,
+            created: unix_time(),
+            model: order.model.clone(),
+            fingerprint: app.fingerprint(),
+            usage,
+            progress: body.flag("return_progress")?.unwrap_or(false),
+            logprobs: order.logprobs.is_some(),
+            timings: order.timings,
+            n: order.n as usize,
+        })
+    }
+
+    pub(super) fn chunk(&self, choices: &Value) -> Value {
         let mut chunk = json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
+            "id": self.id, "object": self.object, "created": self.created, "model": self.model,
             "system_fingerprint": self.fingerprint, "choices": choices,
         });
         if self.usage {
@@ -41,22 +69,31 @@ impl Head {
     }
 }
 
-/// Writes all choices of a response side by side.
-pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
-    let choices = jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, job));
-    let outcomes = match futures_util::future::try_join_all(choices).await {
+/// Writes the choices of a response side by side, and what ends a stream.
+pub(super) async fn side_by_side(
+    writer: &Writer,
+    head: &Head,
+    choices: impl Iterator<Item = impl Future<Output = Result<Outcome>>>,
+) {
+    let outcomes = match try_join_all(choices).await {
         Ok(outcomes) => outcomes,
         Err(error) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
         let mut last = head.chunk(&json!([]));
-        last["usage"] = usage(&outcomes);
+        last["usage"] = total(&outcomes, head.n);
         if head.timings {
             last["timings"] = super::timings(&outcomes[0]);
         }
         writer.data(&last).await;
     }
     writer.done();
+}
+
+/// Writes the chunks of a chat.
+pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
+    let choices = jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, job));
+    side_by_side(&writer, &head, choices).await
 }
 
 async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome> {

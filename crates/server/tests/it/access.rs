@@ -12,11 +12,11 @@ fn with_a_key_only_a_few_paths_are_open() {
         ..config()
     });
     let status = |line: &str, headers: &str| live.ask(line, headers, "").status;
-    for path in ["/health", "/healthz", "/ping", "/v1/health"] {
+    for path in ["/", "/health", "/healthz", "/ping", "/v1/health"] {
         assert_eq!(status(&format!("GET {path}"), ""), 200, "{path}");
     }
     assert_eq!(status("OPTIONS /v1/models", ""), 204);
-    for path in ["/v1/models", "/metrics", "/props", "/version", "/", "/nothing", "/slots"] {
+    for path in ["/v1/models", "/metrics", "/props", "/version", "/index.html", "/nothing", "/slots"] {
         assert_eq!(status(&format!("GET {path}"), ""), 401, "{path}");
     }
     for (headers, expected) in [
@@ -31,12 +31,16 @@ fn with_a_key_only_a_few_paths_are_open() {
     ] {
         assert_eq!(status("GET /v1/models", headers), expected, "{headers}");
     }
+    assert_eq!(status("POST /", ""), 405, "the page is all that there is");
     let refused = live.ask("POST /v1/chat/completions", "", "{}");
     assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     assert_eq!(refused.json()["error"]["code"], "invalid_api_key");
     let refused = live.ask("POST /v1/messages", "", "{}");
     assert_eq!(refused.json()["error"]["type"], "authentication_error");
     assert!(refused.header("request-id").is_some());
+    let metrics = live.ask("GET /metrics", "X-Api-Key: secret\r\n", "").body;
+    let refused = metrics.lines().find(|line| line.contains("route=\"refused\"") && line.contains("code=\"401\""));
+    assert!(refused.is_some_and(|line| line.ends_with(" 12")), "{refused:?}");
 }
 
 #[test]

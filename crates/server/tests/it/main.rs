@@ -3,12 +3,14 @@
 
 mod access;
 mod chat;
+mod completions;
 mod cutting;
 mod disconnect;
 mod drain;
 mod grammar;
 mod http;
 mod live;
+mod malformed;
 mod messages;
 mod replay;
 mod responses;

@@ -91,9 +91,18 @@ impl Server {
         self.send("POST", path, body.to_string()).await
     }
 
+    /// A body that may be none.
+    pub(crate) async fn bytes(&self, path: &str, body: Vec<u8>) -> Answer {
+        self.sent("POST", path, body.into()).await
+    }
+
     pub(crate) async fn send(&self, method: &str, path: &str, body: String) -> Answer {
+        self.sent(method, path, body.into()).await
+    }
+
+    async fn sent(&self, method: &str, path: &str, body: Body) -> Answer {
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let response = self.0.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let response = self.0.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();

@@ -44,6 +44,25 @@ fn tokens_go_there_and_back() {
 }
 
 #[test]
+fn the_prompt_of_every_api_is_shown() {
+    let live = Live::start(config());
+    let show =
+        |body: Value| live.post("/apply-template", &body).json()["prompt"].as_str().expect("a prompt").to_owned();
+    let chat =
+        show(json!({"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]}));
+    assert!(chat.contains("Be kind.") && chat.contains("<｜User｜>Hi"), "{chat}");
+    assert_eq!(show(json!({"instructions": "Be kind.", "input": "Hi"})), chat);
+    assert_eq!(show(json!({"system": "Be kind.", "messages": [{"role": "user", "content": "Hi"}]})), chat);
+    let called = show(json!({"messages": [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "a cat"}]},
+    ]}));
+    assert!(called.contains("look") && called.contains("a cat"), "{called}");
+    assert_eq!(live.post("/apply-template", &json!({})).status, 400);
+}
+
+#[test]
 fn facts_and_what_is_not_served() {
     let live = Live::start(config());
     assert_eq!(live.get("/version").json()["version"], env!("CARGO_PKG_VERSION"));
