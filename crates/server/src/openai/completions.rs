@@ -38,7 +38,7 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
     let repeats = fields.flag("echo")?.unwrap_or(false);
     let mut all = read(&app, &fields, repeats)?;
     for asked in &mut all {
-        app.constrain(&mut asked.order)?;
+        app.constrain(&mut asked.order, Trade::Completions)?;
     }
     let first = &all[0].order;
     let head = Head::new(&app, first, &fields, "cmpl-", "text_completion")?;

@@ -127,13 +127,16 @@ const OF_CHATS: &[(&str, &str)] = &[
         r#""response_format": {"type": "json_schema", "json_schema": {"schema": 1}}"#,
         "response_format.json_schema.schema",
     ),
-    (r#""response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "king"}}}"#, "response_format"),
+    (
+        r#""response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "king"}}}"#,
+        "response_format.json_schema.schema.type",
+    ),
     (
         r##""response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "#/$defs/a"}}}"##,
         "response_format",
     ),
     (
-        r#""response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "("}}}"#,
+        r#""response_format": {"type": "json_schema", "json_schema": {"strict": true, "schema": {"type": "string", "pattern": "("}}}"#,
         "response_format",
     ),
     (
@@ -187,7 +190,6 @@ const OF_RESPONSES: &[(&str, &str)] = &[
     (r#""input": [{"role": "king", "content": "a"}]"#, "input[0].role"),
     (r#""input": [{"role": "user", "content": [{"type": "input_image"}]}]"#, "input[0].content[0].type"),
     (r#""input": [{"type": "function_call", "call_id": "a"}]"#, "input[0].name"),
-    (r#""input": [{"type": "function_call", "name": "a"}]"#, "input[0].call_id"),
     (r#""input": [{"role": "user", "content": "a"}, {"type": "function_call_output", "call_id": "b"}]"#, "input[1]"),
     (r#""input": [{"type": "message", "role": "user", "content": "a", "status": "in_progress"}]"#, "input[0].status"),
     (r#""input": [{"type": "item_reference", "id": "a"}]"#, "input[0].id"),
