@@ -12,6 +12,7 @@ import json
 import os
 import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -78,6 +79,20 @@ class Server:
         raw = await reader.read()
         writer.close()
         return json.loads(raw.partition(b"\r\n\r\n")[2])
+
+    def watch(self, body):
+        """Seconds from the first text of a stream to its last byte, and what came. Reads and nothing else: the client shares the
+        machine with the server, and its work must not count as the server's."""
+        data = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(head.encode() + data)
+            begin, blocks = None, []
+            while block := connection.recv(1 << 16):
+                if begin is None and b'"content":"' in block.replace(b'"content":""', b""):
+                    begin = time.perf_counter()
+                blocks.append(block)
+            return time.perf_counter() - begin, b"".join(blocks)
 
     async def stream(self, body):
         """Times at which a chunk with text came, and the usage."""
@@ -153,8 +168,9 @@ async def overhead(home):
     async with Server(home, "--ctx", "4096", "--parallel", "1") as server:
         added = []
         for i in range(12):
-            times, _, _ = await server.stream(chat("Hello!", max_tokens=400, ignore_eos=True, timings=True))
-            whole = (times[-1] - times[0]) / (len(times) - 1)
+            took, came = server.watch(chat("Hello!", max_tokens=400, ignore_eos=True))
+            assert came.count(b'"content":"') > 300 and b"[DONE]" in came
+            whole = took / 399
             answer = await server.post("/v1/chat/completions", chat("Hello!", max_tokens=400, ignore_eos=True, timings=True))
             engine = answer["timings"]["predicted_ms"] / 1e3 / answer["usage"]["completion_tokens"]
             added.append((whole - engine) * 1e6)

@@ -81,6 +81,8 @@ pub(crate) struct Seats {
     pub(crate) slots: u32,
     /// Requests that may wait for a slot.
     pub(crate) queue: Option<usize>,
+    /// Requests that run at once.
+    pub(crate) active: Option<u32>,
     /// Prompt rows of a step beside others that decode.
     pub(crate) prefill_quantum: Option<u32>,
     /// Where states are kept that outlive their slot.
@@ -91,7 +93,7 @@ pub(crate) struct Seats {
 
 impl Default for Seats {
     fn default() -> Self {
-        Self { slots: 1, queue: None, prefill_quantum: None, kv: None, random_selection: None }
+        Self { slots: 1, queue: None, active: None, prefill_quantum: None, kv: None, random_selection: None }
     }
 }
 
@@ -116,6 +118,7 @@ impl Loaded {
         let default = EngineConfig::default();
         let config = EngineConfig {
             queue: seats.queue.unwrap_or(default.queue.max(2 * seats.slots as usize)),
+            max_active: seats.active.unwrap_or(default.max_active),
             prefill_quantum: seats.prefill_quantum.unwrap_or(default.prefill_quantum),
             kv: seats.kv,
             ..default

@@ -257,6 +257,7 @@ MODEL
       --chdir DIR            before anything is opened
   -n, --tokens N             most tokens of an answer when the client says nothing (default 393216; the context ends it)
       --parallel N           sequences side by side (default: what half of the free memory holds, at most 64)
+      --max-active-requests N    of them run at once; the others keep what they hold (default: all)
       --max-queue N          requests that may wait, default 256; --queue-timeout-sec N: and for how long, 0 for ever (default)
       --mixed-prefill-quantum N  prompt tokens of a step while others decode, default 512
       --max-batched-tokens N     tokens of a step in all

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use ds4_engine::{KvObject, KvRole, kv_list, kv_remove, kv_verify};
+use ds4_server::verify_journals;
 use serde_json::{Value, json};
 
 use crate::args::{Args, Item};
@@ -100,7 +101,8 @@ fn remove(dir: &Path, names: &[String], out: &mut dyn Write) -> anyhow::Result<(
 }
 
 fn verify(dir: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
-    let problems = kv_verify(dir)?;
+    let mut problems = kv_verify(dir)?;
+    problems.extend(verify_journals(dir)?);
     let mut text = problems.iter().fold(String::new(), |text, (name, what)| text + name + ": " + what + "\n");
     let _ = writeln!(text, "{} problems", problems.len());
     terminal::show(out, &text)?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use ds4_engine::KvLog;
+use ds4_gguf::{DType, Gguf};
 use ds4_model::MemoryPlan;
 use ds4_server::{End, ModelInfo, Server, Service, StartError};
 use ds4_text::Thinking;
@@ -36,6 +37,7 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
 
 fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     options.kv.check()?;
+    (options.server.journals, options.server.journals_readonly) = options.kv.journals();
     if let Some(folder) = &options.chdir {
         std::env::set_current_dir(folder).with_context(|| format!("cannot change to folder: {}", folder.display()))?;
     }
@@ -64,7 +66,7 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         note(format_args!("bound to http://{address}, loading the model"));
     }
     let addresses = server.addresses().to_vec();
-    let (queue, quantum, parallel) = (options.queue, options.quantum, options.parallel);
+    let (queue, active, quantum, parallel) = (options.queue, options.active, options.quantum, options.parallel);
     let kv = options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}"))));
     // The device is ours until the server has ended.
     let lock = Arc::new(OnceLock::new());
@@ -73,7 +75,7 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     let load = move || {
         let info = info(&file, &runtime);
         note(format_args!(
-            "model: {}: {} layers, {} parameters, mostly {}",
+            "model: {}: {} layers, {} parameters, experts {}",
             info.file,
             file.shape.n_layer,
             info.parameters.map_or_else(String::new, count),
@@ -83,7 +85,8 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         let _ = keep.set(lock);
         let slots = fit(&file, &runtime, parallel)?;
         let runtime = warmed(&file, runtime, progress);
-        let seats = Seats { slots, queue: Some(queue), prefill_quantum: Some(quantum), kv, ..Seats::default() };
+        let (queue, prefill_quantum) = (Some(queue), Some(quantum));
+        let seats = Seats { slots, queue, active, prefill_quantum, kv, ..Seats::default() };
         let Loaded { file, engine } = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
         anyhow::Ok(Service { engine, tokenizer: Arc::clone(&file.tokenizer), model: info })
     };
@@ -189,20 +192,23 @@ fn largest(most: u32, fits: impl Fn(u32) -> anyhow::Result<bool>) -> anyhow::Res
 
 fn info(file: &ModelFile, runtime: &Runtime) -> ModelInfo {
     let tensors = file.gguf.tensors();
-    let mut types: Vec<(&'static str, u64)> = Vec::new();
-    for tensor in tensors {
-        match types.iter_mut().find(|(name, _)| *name == tensor.dtype.name()) {
-            Some((_, bytes)) => *bytes += tensor.bytes,
-            None => types.push((tensor.dtype.name(), tensor.bytes)),
-        }
-    }
     ModelInfo {
         file: file.gguf.name().rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
-        quant: types.iter().max_by_key(|(_, bytes)| *bytes).map_or("", |(name, _)| name).to_lowercase(),
+        quant: quant(&file.gguf),
         size: file.gguf.file_bytes(),
         parameters: Some(tensors.iter().filter_map(|tensor| tensor.dims.elements()).sum()),
         trained_context: file.shape.context,
         backend: if runtime.backend == config::Backend::Cpu { "cpu" } else { "stub" }.to_owned(),
+    }
+}
+
+/// What files of this model are called by: how the routed experts are stored, which are nearly all of it.
+fn quant(gguf: &Gguf) -> String {
+    match gguf.tensor("blk.0.ffn_gate_exps.weight").map(|tensor| tensor.dtype) {
+        Some(DType::Iq2Xxs | DType::Q2K) => "q2".to_owned(),
+        Some(DType::Q4K) => "q4".to_owned(),
+        Some(other) => other.name().to_lowercase(),
+        None => "unknown".to_owned(),
     }
 }
 

@@ -100,6 +100,11 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn copy(&mut self, buffer: &mut Buffer, from: usize, at: usize, len: usize) -> Result<()> {
+        buffer.bytes_mut().copy_within(from..from + len, at);
+        Ok(())
+    }
+
     fn submit(&mut self, _key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         let pool = self.pool.clone();
         pool.install(|| record(self))

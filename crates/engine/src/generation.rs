@@ -88,6 +88,11 @@ impl Generation {
         self.request.cancel.is_cancelled()
     }
 
+    /// Whether the listener has enough for now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.events.is_full()
+    }
+
     /// How much of the prompt is reused, and where it was.
     pub(crate) fn reuses(&mut self, cached: u32, source: Source) {
         (self.usage.cached, self.usage.source) = (cached, source);

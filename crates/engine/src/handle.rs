@@ -24,7 +24,10 @@ use crate::{
 pub struct EngineConfig {
     /// Requests that may wait for a slot.
     pub queue: usize,
-    /// Prompt rows per step while other sequences decode: smaller keeps their tokens coming, larger prefills sooner.
+    /// Requests that run at once; the other slots keep their sequences.
+    pub max_active: u32,
+    /// Most prompt rows per step while other sequences decode. A step takes fewer of them if it would make the others wait
+    /// for more than three times as long as alone.
     pub prefill_quantum: u32,
     /// Rows of logits that one step of scoring may produce (each `n_vocab` floats).
     pub score_rows: u32,
@@ -38,6 +41,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         EngineConfig {
             queue: 64,
+            max_active: u32::MAX,
             prefill_quantum: 256,
             score_rows: 32,
             checkpoints: CheckpointPolicy::default(),
@@ -61,7 +65,13 @@ impl EngineHandle {
     pub fn start(model: Box<dyn Model>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Result<EngineHandle> {
         let limits = model.limits();
         let n_vocab = model.shape().n_vocab;
-        for (name, found) in [("slots", limits.slots), ("max_rows", limits.max_rows), ("context", limits.context)] {
+        let active = config.max_active;
+        for (name, found) in [
+            ("max_active", active),
+            ("slots", limits.slots),
+            ("max_rows", limits.max_rows),
+            ("context", limits.context),
+        ] {
             if found == 0 {
                 return Err(Error::Parameter { name, found: "0".to_owned(), expected: "at least 1" });
             }
@@ -76,6 +86,7 @@ impl EngineHandle {
             n_vocab,
             fingerprint: model.fingerprint(),
             queue: config.queue,
+            active: limits.slots.min(active),
             waiting: AtomicUsize::new(0),
             steps: AtomicU64::new(0),
             running: AtomicUsize::new(0),
@@ -97,6 +108,11 @@ impl EngineHandle {
     /// What the model was opened for.
     pub fn limits(&self) -> Limits {
         self.shared.limits
+    }
+
+    /// Requests that can run at once.
+    pub fn most_active(&self) -> u32 {
+        self.shared.active
     }
 
     /// Ids of the model.
@@ -306,6 +322,7 @@ pub(crate) struct Shared {
     n_vocab: usize,
     fingerprint: [u8; 32],
     queue: usize,
+    active: u32,
     /// Present if there is a store.
     kv: Option<Arc<Counters>>,
     waiting: AtomicUsize,
@@ -440,6 +457,11 @@ impl<E: Failure> Sink<E> {
     /// Sends and says whether anyone still listens.
     pub(crate) fn send(&self, event: E) -> bool {
         self.events.tell(event)
+    }
+
+    /// Whether the listener has enough for now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.events.is_full()
     }
 
     /// Sends the last event.

@@ -13,6 +13,8 @@ mod error;
 mod generation;
 mod handle;
 mod kvstore;
+mod live_match;
+mod pace;
 mod plan;
 mod request;
 mod sampler;
@@ -31,6 +33,7 @@ pub use kvstore::{
     KvCompression, KvFault, KvFaults, KvLog, KvMisses, KvObject, KvOp, KvRole, KvSkips, KvStats, KvStoreConfig,
     kv_list, kv_remove, kv_verify,
 };
+pub use live_match::LiveMatch;
 pub use request::{
     Cancel, ClosedBy, Event, Listener, ReplyBudget, Request, ScoreEvent, ScoreRequest, ShutdownReport, SlotStatus,
     Source, StopReason, Timings, Usage, Want,

@@ -1,5 +1,8 @@
 //! Who gets which rows of the next step. A pure function of what the sequences ask for: no model, no clock, no state.
 
+use std::cmp::Reverse;
+use std::time::Duration;
+
 use ds4_model::{LogitRows, SlotId, Span};
 
 /// What one running sequence asks for.
@@ -10,6 +13,12 @@ pub(crate) struct Demand {
     pub(crate) pos: u32,
     /// Tokens that could be evaluated now. At least 1.
     pub(crate) len: u32,
+    /// Tokens to be evaluated before the first one can be drawn: those that can't be evaluated now, too.
+    pub(crate) left: u32,
+    /// Which came first.
+    pub(crate) order: u64,
+    /// Turns of [`TURN`] that it has gone without a row.
+    pub(crate) age: u32,
     pub(crate) kind: Kind,
 }
 
@@ -36,8 +45,9 @@ pub(crate) struct Budget {
 }
 
 /// Spans of the next step, in the order of `demands`. Every decode row comes first, as far as they fit (those at the
-/// front of `demands` win); what is left is shared evenly among the prompts, and what a short one does not need goes to
-/// the longer ones. With any demand at all there is at least one span.
+/// front of `demands` win). What is left goes to the prompts: to those that went without for longest, then to short ones, least
+/// left first, then to long ones, first come, first served, of which two share at a time. With any demand at all there is at
+/// least one span.
 pub(crate) fn plan(demands: &[Demand], budget: Budget) -> Vec<Span> {
     let decodes = demands.iter().filter(|d| d.kind == Kind::Decode).count() as u32;
     let mut rows = budget.rows - decodes.min(budget.rows);
@@ -45,13 +55,16 @@ pub(crate) fn plan(demands: &[Demand], budget: Budget) -> Vec<Span> {
         rows = rows.min(budget.quantum);
     }
     let mut prompts: Vec<usize> = (0..demands.len()).filter(|&i| demands[i].kind != Kind::Decode).collect();
-    prompts.sort_by_key(|&i| demands[i].len);
+    prompts.sort_by_key(|&i| precedence(&demands[i]));
     let mut granted = vec![0; demands.len()];
     let mut score_rows = budget.score_rows.max(1);
-    let waiting = prompts.len();
-    for (n, i) in prompts.into_iter().enumerate() {
-        let share = rows.div_ceil((waiting - n) as u32);
-        let span = limit_logits(&demands[i], demands[i].len.min(share), score_rows);
+    // Long prompts that share what is left: this one and at most one behind it.
+    let mut long = prompts.iter().filter(|&&i| demands[i].left >= LONG).count().min(2) as u32;
+    for i in prompts {
+        let demand = &demands[i];
+        let share = if demand.left >= LONG { rows.div_ceil(long.max(1)) } else { rows };
+        long = long.saturating_sub(u32::from(demand.left >= LONG));
+        let span = limit_logits(demand, demand.len.min(share), score_rows);
         score_rows -= if span.logits == LogitRows::All { span.len } else { 0 };
         rows -= span.len;
         granted[i] = span.len;
@@ -71,6 +84,12 @@ pub(crate) fn plan(demands: &[Demand], budget: Budget) -> Vec<Span> {
     spans
 }
 
+/// Sorts prompts, those that are served first to the front.
+fn precedence(demand: &Demand) -> impl Ord + use<> {
+    let long = demand.left >= LONG;
+    (Reverse(demand.age), long, if long { 0 } else { demand.left }, demand.order)
+}
+
 /// A span of at most `len` tokens that needs at most `score_rows` rows of logits for scoring.
 fn limit_logits(demand: &Demand, len: u32, score_rows: u32) -> Span {
     let Demand { slot, pos, .. } = *demand;
@@ -84,6 +103,11 @@ fn limit_logits(demand: &Demand, len: u32, score_rows: u32) -> Span {
     }
 }
 
+/// Prompts with so much left do not go before one another for having less of it.
+const LONG: u32 = 4096;
+/// Who got no row for so long goes before those who did.
+pub(crate) const TURN: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -93,7 +117,7 @@ mod tests {
     const BUDGET: Budget = Budget { rows: 100, quantum: 16, score_rows: 8 };
 
     fn demand(slot: SlotId, len: u32, kind: Kind) -> Demand {
-        Demand { slot, pos: 10, len, kind }
+        Demand { slot, pos: 10, len, left: len, order: u64::from(slot), age: 0, kind }
     }
 
     fn lens(spans: &[Span]) -> Vec<(SlotId, u32, LogitRows)> {
@@ -128,6 +152,37 @@ mod tests {
         assert_eq!(lens(&spans), [(0, 8, LogitRows::All)]);
     }
 
+    #[test]
+    fn short_prompts_go_before_long_ones_and_the_shortest_first() {
+        let long = Demand { left: 9000, ..demand(0, 90, Kind::Prefill) };
+        let demands = [long, demand(1, 70, Kind::Prefill), demand(2, 20, Kind::Prefill)];
+        let spans = lens(&plan(&demands, BUDGET));
+        assert_eq!(spans, [(0, 10, LogitRows::None), (1, 70, LogitRows::Last), (2, 20, LogitRows::Last)]);
+        let spans = lens(&plan(&demands, Budget { rows: 50, ..BUDGET }));
+        assert_eq!(spans, [(1, 30, LogitRows::None), (2, 20, LogitRows::Last)]);
+    }
+
+    #[test]
+    fn two_long_prompts_share_and_those_behind_them_wait_their_turn() {
+        let long = |slot, order, age| Demand { left: 9000, order, age, ..demand(slot, 900, Kind::Prefill) };
+        let spans = lens(&plan(&[long(0, 3, 0), long(1, 1, 0), long(2, 2, 0)], BUDGET));
+        assert_eq!(spans, [(1, 50, LogitRows::None), (2, 50, LogitRows::None)]);
+        let spans = lens(&plan(&[long(0, 3, 1), long(1, 1, 0), long(2, 2, 0)], BUDGET));
+        assert_eq!(spans, [(0, 50, LogitRows::None), (1, 50, LogitRows::None)], "it went without for a while");
+        let spans = lens(&plan(&[long(0, 1, 2), demand(1, 95, Kind::Prefill)], BUDGET));
+        assert_eq!(spans, [(0, 100, LogitRows::None)], "and goes before a short one too");
+    }
+
+    #[test]
+    fn what_one_of_two_long_prompts_cannot_use_goes_to_the_next() {
+        let paused = Demand { left: 9000, ..demand(0, 5, Kind::Prefill) };
+        let long = |slot| Demand { left: 9000, ..demand(slot, 900, Kind::Prefill) };
+        assert_eq!(
+            lens(&plan(&[paused, long(1), long(2)], BUDGET)),
+            [(0, 5, LogitRows::Last), (1, 95, LogitRows::None)]
+        );
+    }
+
     fn kinds() -> impl Strategy<Value = Kind> {
         prop_oneof![Just(Kind::Decode), Just(Kind::Prefill), (0..60_u32).prop_map(|from| Kind::Score { from })]
     }
@@ -136,10 +191,11 @@ mod tests {
         #[test]
         fn any_demands_are_planned_within_the_budget_and_someone_gets_on(
             asked in prop::collection::vec((1..70_u32, 0..50_u32, kinds()), 1..12),
-            rows in 1..40_u32, quantum in 1..20_u32, score_rows in 0..10_u32,
+            factor in 1..200_u32, rows in 1..40_u32, quantum in 1..20_u32, score_rows in 0..10_u32,
         ) {
             let demands: Vec<Demand> = asked.iter().enumerate().map(|(slot, &(len, pos, kind))| Demand {
-                slot: slot as u32, pos, len: if kind == Kind::Decode { 1 } else { len }, kind,
+                slot: slot as u32, pos, len: if kind == Kind::Decode { 1 } else { len },
+                left: len * factor, order: u64::from(len % 7), age: pos % 3, kind,
             }).collect();
             let spans = plan(&demands, Budget { rows, quantum, score_rows });
             let total: u32 = spans.iter().map(|s| s.len).sum();

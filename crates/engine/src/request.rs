@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use ds4_model::SlotId;
 use ds4_text::Delta;
 
-use crate::{Constraint, Error, Result, SamplingParams, TokenLogprobs};
+use crate::{Constraint, Error, LiveMatch, Result, SamplingParams, TokenLogprobs};
 
 /// One generation: ids in, events out. A listener that nobody hears cancels it within one step, as does `cancel`.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Report each token's log-probability and this many best alternatives.
     pub logprobs: Option<usize>,
+    /// Report what the slots had of the prompt.
+    pub explain: bool,
     /// Whose request it is: states are reused within one tenant only.
     pub tenant: u64,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
@@ -70,6 +72,7 @@ impl Request {
             single_call: false,
             ignore_eos: false,
             logprobs: None,
+            explain: false,
             tenant: 0,
             cancel: Cancel::default(),
             events: events.into(),
@@ -80,17 +83,31 @@ impl Request {
 /// The receiving end of a request as the engine sees it: a function that takes an event and says whether anyone still
 /// listens. It must not block; the sender of any unbounded channel will do.
 #[derive(Clone)]
-pub struct Listener<E>(Arc<dyn Fn(E) -> bool + Send + Sync>);
+pub struct Listener<E> {
+    hear: Arc<dyn Fn(E) -> bool + Send + Sync>,
+    full: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
 
 impl<E> Listener<E> {
     /// A listener that calls `hear`.
     pub fn new(hear: impl Fn(E) -> bool + Send + Sync + 'static) -> Self {
-        Listener(Arc::new(hear))
+        Listener { hear: Arc::new(hear), full: None }
+    }
+
+    /// While `full` says so, the request pauses and keeps its slot; others go on.
+    #[must_use]
+    pub fn pausing(self, full: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Listener { full: Some(Arc::new(full)), ..self }
     }
 
     /// Passes an event on and says whether anyone still listens.
-    pub(crate) fn tell(&self, event: E) -> bool {
-        (self.0)(event)
+    pub fn tell(&self, event: E) -> bool {
+        (self.hear)(event)
+    }
+
+    /// Whether it has enough for now.
+    pub fn is_full(&self) -> bool {
+        self.full.as_ref().is_some_and(|full| full())
     }
 }
 
@@ -128,10 +145,12 @@ pub enum ClosedBy {
     Hard,
 }
 
-/// What a request reports, in this order: `Prefill` at least once, then per generated token its `Token`, for the token that
+/// What a request reports, in this order: `Matched` if it asked, `Prefill` at least once, then per generated token its `Token`, for the token that
 /// closes the reasoning a `ReasoningClosed`, and the `Delta`s it releases, and last exactly one of `Done` and `Failed`.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// What the slots had of the prompt before the request got one.
+    Matched(LiveMatch),
     /// Progress through the prompt.
     Prefill {
         /// Prompt tokens whose state exists, cached ones included.

@@ -39,6 +39,11 @@ impl Trail {
         self.cold = anchor.filter(|&at| at > cached).unwrap_or(0);
     }
 
+    /// Of a sequence that begins like this one: its beginning is on disk as far as this one's is.
+    pub(crate) fn branch(&self) -> Self {
+        Trail { on_disk: Arc::new(AtomicU32::new(self.on_disk())), saved: self.saved, ..Trail::default() }
+    }
+
     /// The sequence goes on behind its first `at` tokens.
     pub(crate) fn cut(&mut self, config: &KvStoreConfig, at: u32) {
         let step = config.step();

@@ -10,6 +10,7 @@
 //! those go first whose neighbours are close compared with their age, which leaves them ever sparser towards the past.
 
 use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
 
 use ds4_model::{Batch, LogitRows, Model, SlotId, Span};
 
@@ -54,7 +55,8 @@ pub struct Session {
 #[derive(Clone, Debug)]
 struct Checkpoint {
     pos: u32,
-    tail: Vec<u8>,
+    /// Shared with the sessions that were forked from this one.
+    tail: Arc<Vec<u8>>,
 }
 
 /// What [`Session::sync`] did.
@@ -225,7 +227,7 @@ impl Session {
 
     /// Length of the longest common prefix with `prompt`.
     pub fn common_prefix(&self, prompt: &[u32]) -> u32 {
-        self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count() as u32
+        common_prefix(&self.tokens, prompt)
     }
 
     /// Goes back as far as `prompt` asks, so that its tokens from the returned position on can follow. If that is all of
@@ -237,8 +239,33 @@ impl Session {
         Ok(at)
     }
 
+    /// Takes over the first `len` tokens of a session in another slot, or as many as there is a way back to, and returns how
+    /// many that is. What this one held is gone; the other one, which may be in the middle of a request, stays as it is.
+    pub(crate) fn fork(&mut self, model: &mut dyn Model, source: &Session, len: u32) -> Result<u32> {
+        let rewind = model.limits().rewind;
+        let at = source.landing(len, rewind);
+        self.clear();
+        if at == 0 {
+            return Ok(0);
+        }
+        model.copy(source.slot, self.slot, at)?;
+        if !source.is_free(at, rewind) {
+            let checkpoint = source.checkpoints.iter().find(|c| c.pos == at).expect("landing is free or a checkpoint");
+            model.load(self.slot, at..at, &mut checkpoint.tail.as_slice())?;
+        }
+        (self.base, self.high) = (at, at);
+        self.tokens.extend_from_slice(&source.tokens[..at as usize]);
+        if at == source.position() {
+            self.logits.clone_from(&source.logits);
+        }
+        self.checkpoints.extend(source.checkpoints.iter().filter(|c| c.pos <= at).cloned());
+        // The next request is likely to part from this one where this one parted from the other.
+        self.mark(at);
+        Ok(at)
+    }
+
     /// The furthest useful position: the common prefix, less a token where the last logits would be missing.
-    fn target(&self, prompt: &[u32]) -> u32 {
+    pub(crate) fn target(&self, prompt: &[u32]) -> u32 {
         let common = self.common_prefix(prompt);
         let here = common == self.position() && !self.logits.is_empty();
         if common as usize == prompt.len() && !here { common.saturating_sub(1) } else { common }
@@ -293,7 +320,7 @@ impl Session {
             if self.is_free(pos, rewind) && !self.checkpoints.iter().any(|c| c.pos == pos) {
                 let mut tail = Vec::with_capacity(model.state_bytes(pos..pos) as usize);
                 model.save(self.slot, pos..pos, &mut tail)?;
-                self.checkpoints.push(Checkpoint { pos, tail });
+                self.checkpoints.push(Checkpoint { pos, tail: Arc::new(tail) });
                 self.checkpoints.sort_unstable_by_key(|c| c.pos);
                 self.thin();
             }
@@ -328,7 +355,8 @@ impl Session {
         self.mark(if self.is_free(before_last, rewind) { before_last } else { to });
     }
 
-    fn mark(&mut self, pos: u32) {
+    /// Makes a position a rewind point, before it gets out of free reach.
+    pub(crate) fn mark(&mut self, pos: u32) {
         if let (1.., Err(at)) = (pos, self.due.binary_search(&pos)) {
             self.due.insert(at, pos);
         }
@@ -351,6 +379,14 @@ impl Session {
             }
         }
     }
+}
+
+/// Length of the longest common prefix. Whole pieces are compared first: histories are long and asked about often.
+pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> u32 {
+    const PIECE: usize = 256;
+    let same = a.chunks(PIECE).zip(b.chunks(PIECE)).take_while(|(a, b)| a.len() == PIECE && a == b).count() * PIECE;
+    let rest = a[same..].iter().zip(&b[same..]).take_while(|(a, b)| a == b).count();
+    (same + rest) as u32
 }
 
 mod snapshot;

@@ -45,6 +45,13 @@ pub trait Backend: Send + Sized {
     fn write(&mut self, dst: &mut Self::Buffer, at: usize, src: &[u8]) -> Result<()>;
     /// Waits for everything submitted, then copies bytes from `at` on.
     fn read(&mut self, src: &Self::Buffer, at: usize, dst: &mut [u8]) -> Result<()>;
+    /// Copies `len` bytes at `from` to `at` of the same buffer, where they do not overlap; ordered like [`Backend::write`]. A
+    /// device that can do so by itself spares the way through the host.
+    fn copy(&mut self, buffer: &mut Self::Buffer, from: usize, at: usize, len: usize) -> Result<()> {
+        let mut bytes = vec![0; len];
+        self.read(buffer, from, &mut bytes)?;
+        self.write(buffer, at, &bytes)
+    }
     /// Runs one step. With a key the device may record once and replay; `record` is then not called again.
     fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()>;
 

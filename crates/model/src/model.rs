@@ -66,6 +66,15 @@ pub trait Model: Send {
     /// error the slot holds nothing.
     fn load(&mut self, slot: SlotId, rows: Range<u32>, src: &mut dyn Read) -> Result<()>;
 
+    /// Makes the state of the first `n` tokens of slot `from` that of slot `to` too, bit for bit. If `from` could not go on at
+    /// `n`, only the append-only rows are worth anything; a [`Model::load`] of `n..n` makes them whole. After an error `to` holds
+    /// nothing, and `from` what it held.
+    fn copy(&mut self, from: SlotId, to: SlotId, n: u32) -> Result<()> {
+        let mut state = Vec::new();
+        self.save(from, 0..n, &mut state)?;
+        self.load(to, 0..n, &mut state.as_slice())
+    }
+
     /// Size of what [`Model::save`] writes.
     fn state_bytes(&self, rows: Range<u32>) -> u64;
 

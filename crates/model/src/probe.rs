@@ -140,6 +140,10 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         self.inner.read(src, at, dst)
     }
 
+    fn copy(&mut self, buffer: &mut B::Buffer, from: usize, at: usize, len: usize) -> Result<()> {
+        self.inner.copy(buffer, from, at, len)
+    }
+
     fn submit(&mut self, _key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         record(self)
     }

@@ -328,6 +328,17 @@ impl<B: Backend> Model for Transformer<B> {
         Ok(())
     }
 
+    fn copy(&mut self, from: SlotId, to: SlotId, n: u32) -> Result<()> {
+        check_range(self.limits, from, &(0..n))?;
+        check_range(self.limits, to, &(0..n))?;
+        // The place of a row in its slot follows from its position: the regions of two slots are alike.
+        let there = self.layout.regions(&self.cache, to, 0..n);
+        for (source, target) in self.layout.regions(&self.cache, from, 0..n).iter().zip(there) {
+            self.backend.copy(self.cache.table_mut(source), source.at, target.at, source.len)?;
+        }
+        Ok(())
+    }
+
     fn state_bytes(&self, rows: Range<u32>) -> u64 {
         self.layout.state_bytes(rows)
     }

@@ -6,17 +6,19 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ds4_engine::{Cancel, EngineHandle, Request, SamplingParams};
 use ds4_text::{ChatRequest, Exact, Message, Prompt, Role, Tokenizer, render};
-use tokio::sync::mpsc;
 
+use crate::aside::{LONG, aside};
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::follow::{Answers, Follow};
 use crate::grammar::{GrammarError, Grammars};
 use crate::job::{Job, Trade};
+use crate::journal::{self, Place};
 use crate::lifecycle::Lifecycle;
+use crate::mailbox::mailbox;
 use crate::metrics::Metrics;
 use crate::order::{Choice, Format, Order, Source};
-use crate::replay::{Replay, Seal};
+use crate::replay::{Replay, Seal, vocabulary};
 use crate::responses::Store;
 use crate::trace::Trace;
 
@@ -68,9 +70,14 @@ impl App {
     ) -> std::io::Result<Arc<App>> {
         let (started, created) = (Instant::now(), unix_time());
         let seal = Seal::new(&config.state_key, config.canonical_name(), &tokenizer);
-        let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay);
+        let place = config.journals.clone().map(|dir| Place {
+            dir,
+            readonly: config.journals_readonly,
+            vocabulary: vocabulary(&tokenizer),
+        });
+        let replay = Replay::new(seal, config.tool_memory, !config.canonical_replay, place.as_ref());
         let grammars = Grammars::new(Arc::clone(&tokenizer));
-        let responses = Store::new(config.response_store);
+        let responses = Store::new(config.response_store, place.as_ref());
         let prefix = config.metrics_prefix.as_deref().unwrap_or("ds4");
         let metrics = Metrics::new(prefix, config.canonical_name());
         let trace = Trace::open(&config)?;
@@ -96,6 +103,11 @@ impl App {
     /// Build, weights and device: equal values mean equal answers to equal seeds.
     pub(crate) fn fingerprint(&self) -> String {
         format!("ds4-{}-{}-{}", env!("CARGO_PKG_VERSION"), self.model.quant, self.model.backend)
+    }
+
+    /// Waits until what later processes are to know is on disk.
+    pub(crate) fn flush(&self) -> bool {
+        [self.replay.journal(), self.responses.journal()].iter().all(|journal| journal.flush(journal::PATIENCE))
     }
 
     /// The prompt of an order, as text with its template ranges. None for ids as they are.
@@ -142,7 +154,7 @@ impl App {
 
     fn encoded(&self, order: &Order) -> Result<Vec<u32>> {
         Ok(match (self.prompt(order)?, &order.source) {
-            (Some(prompt), _) => self.tokenizer.encode_prompt(&prompt),
+            (Some(prompt), _) => aside(prompt.text().len() >= LONG, || self.tokenizer.encode_prompt(&prompt)),
             (None, Source::Raw(ids)) => ids.clone(),
             (None, Source::Chat { .. }) => unreachable!("chats have a prompt"),
         })
@@ -153,13 +165,12 @@ impl App {
         if let Some((id, _)) = order.logit_bias.iter().find(|(id, _)| *id as usize >= self.engine.n_vocab()) {
             return Err(ApiError::invalid("logit_bias", format!("logit_bias: {id} is no token id of this model")));
         }
-        let (sender, events) = mpsc::unbounded_channel();
+        let (listener, events) = mailbox();
         let seed = order.sampling.seed.wrapping_add(u64::from(i));
         let chat = matches!(order.source, Source::Chat { continued: false, .. });
         let prompt = ids.len() as u32;
         let cancel = Cancel::default();
         let mut follow = Follow::new(self, order, &ids, trade, &cancel);
-        let hear = ds4_engine::Listener::new(move |event| sender.send(event).is_ok());
         let request = Request {
             sampling: SamplingParams { seed, ..order.sampling },
             max_tokens: order.max_tokens.unwrap_or(self.config.max_tokens),
@@ -175,8 +186,9 @@ impl App {
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
             cancel: cancel.clone(),
+            explain: self.trace.is_some(),
             tenant: tenant_number(&order.tenant),
-            ..Request::new(ids, hear)
+            ..Request::new(ids, listener)
         };
         if let Err(error) = self.engine.submit(request) {
             let error = ApiError::from_engine(&error, trade.param());

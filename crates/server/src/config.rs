@@ -64,6 +64,10 @@ pub struct ServerConfig {
     pub max_tokens: u32,
     /// Context per sequence, as the model was opened.
     pub context: u32,
+    /// Where responses and turns are kept for a later process; nowhere by default. Only one server at a time may write there.
+    pub journals: Option<PathBuf>,
+    /// What is kept there is read, and nothing is written.
+    pub journals_readonly: bool,
     /// Tool calls remembered for exact replay.
     pub tool_memory: usize,
     /// Key of what clients keep for the server: see [`crate::load_or_create_key`]. A fresh one by default.
@@ -153,6 +157,8 @@ impl Default for ServerConfig {
             response_store: 256,
             max_tokens: 393_216,
             context: 32_768,
+            journals: None,
+            journals_readonly: false,
             tool_memory: 100_000,
             state_key: fresh_key(),
             canonical_replay: false,

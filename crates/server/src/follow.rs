@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use ds4_engine::{Cancel, Delta, Event, Source, StopReason, Timings, Usage};
 use ds4_text::ToolCallKind;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep_until;
 use tracing::{info, warn};
 
@@ -19,8 +18,10 @@ use crate::call::Call;
 use crate::error::{ApiError, Result};
 use crate::job::Trade;
 use crate::lifecycle::Stage;
-use crate::order::Order;
-use crate::trace::Section;
+use crate::mailbox::Mailbox;
+use crate::order::{Order, Source as Prompt};
+use crate::replay::Tally;
+use crate::trace::{Decision, Section};
 
 /// Between two lines about the same answer.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -87,6 +88,8 @@ pub(crate) struct Follow {
     open_calls: usize,
     /// Sampled ids, where there is a trace.
     ids: Vec<u32>,
+    /// What the trace says of the cache.
+    decision: Decision,
     ended: bool,
 }
 
@@ -106,6 +109,11 @@ impl Follow {
         if let Some(call) = &call {
             call.header("x-ds4-thinking", parameters["thinking"].as_str().unwrap_or_default());
         }
+        let tally = match &order.source {
+            Prompt::Chat { messages, .. } => app.replay.tally(messages, &order.tenant),
+            Prompt::Raw(_) => Tally::default(),
+        };
+        app.metrics.replayed(tally);
         let keep = app.trace.is_some() || app.config.slots.is_some();
         let number = app.answers.next.fetch_add(1, Ordering::Relaxed);
         let live = Arc::new(Live {
@@ -134,6 +142,7 @@ impl Follow {
             tools: Vec::new(),
             open_calls: 0,
             ids: Vec::new(),
+            decision: Decision { tally, ..Decision::default() },
             ended: false,
         }
     }
@@ -149,23 +158,22 @@ impl Follow {
     }
 
     /// The next event of the engine, unless the answer may not wait for it.
-    pub(crate) async fn hear(&mut self, events: &mut UnboundedReceiver<Event>) -> Result<Option<Event>> {
+    pub(crate) async fn hear(&mut self, events: &mut Mailbox) -> Result<Event> {
         let (config, lifecycle) = (&self.app.config, &self.app.lifecycle);
         let end = if self.admitted { Stage::Cutting } else { Stage::Draining };
         let waiting = if self.admitted { None } else { config.queue_timeout };
         let event = tokio::select! {
             biased;
-            event = events.recv() => Ok(event),
+            event = events.next() => Ok(event),
             () = lifecycle.reached(end) => Err(ApiError::shutting_down()),
             () = after(self.live.started, waiting) => Err(ApiError::timeout("the request waited too long for its turn")),
             () = after(self.live.started, config.request_timeout) => Err(ApiError::timeout("the request took too long")),
         };
         match event {
-            Ok(Some(event)) => {
+            Ok(event) => {
                 self.note(&event);
-                Ok(Some(event))
+                Ok(event)
             }
-            Ok(None) => Ok(None),
             Err(error) => {
                 self.fail(&error);
                 Err(error)
@@ -193,6 +201,7 @@ impl Follow {
                 let error = ApiError::from_engine(error, "prompt");
                 self.fail(&error);
             }
+            Event::Matched(found) => self.decision.live = Some(found.clone()),
             Event::Delta(_) | Event::ReasoningClosed { .. } => {}
         }
     }
@@ -203,7 +212,8 @@ impl Follow {
         if !self.admitted {
             self.admitted = true;
             live.cached.store(cached, Ordering::Relaxed);
-            self.app.metrics.admitted(live.prompt_len, cached);
+            (self.decision.tier, self.decision.cached) = (tier(source), cached);
+            self.app.metrics.admitted(live.prompt_len, cached, tier(source));
             let text = |name: &str| live.parameters[name].to_string();
             info!(
                 request = %live.request, phase = "start", api = live.parameters["api"].as_str(),
@@ -288,6 +298,8 @@ impl Follow {
             body: self.call.as_ref().map_or_else(String::new, |call| call.body()),
             prompt: text(&self.live.prompt),
             generated: text(&self.ids),
+            decision: self.decision.clone(),
+            windows: self.decision.live.as_ref().map_or_else(Default::default, |l| [text(&l.live), text(&l.prompt)]),
             finish: finish.to_owned(),
             usage,
             timings,

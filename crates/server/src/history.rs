@@ -6,9 +6,10 @@ use std::collections::HashSet;
 use ds4_text::{Content, Exact, Message, Role, ToolCall};
 use serde_json::Value;
 
+use crate::app::App;
+use crate::call::tenant;
 use crate::error::{ApiError, Result};
 use crate::fields::{Fields, kind};
-use crate::replay::Replay;
 
 /// Messages of one conversation.
 pub(crate) const MAX_ITEMS: usize = 100_000;
@@ -19,13 +20,13 @@ pub(crate) struct History<'a> {
     messages: Vec<Message>,
     calls: HashSet<String>,
     open: bool,
-    replay: &'a Replay,
+    app: &'a App,
 }
 
 impl<'a> History<'a> {
-    /// An empty conversation; `replay` knows calls that clients leave out.
-    pub(crate) fn new(replay: &'a Replay) -> Self {
-        History { system: Vec::new(), messages: Vec::new(), calls: HashSet::new(), open: false, replay }
+    /// An empty conversation; `app` knows calls that clients leave out.
+    pub(crate) fn new(app: &'a App) -> Self {
+        History { system: Vec::new(), messages: Vec::new(), calls: HashSet::new(), open: false, app }
     }
 
     /// System text: at the head it joins the system region, later it is a note in the user turn where it stands. Hoisting it
@@ -82,7 +83,7 @@ impl<'a> History<'a> {
             if self.messages.is_empty() {
                 return Err(ApiError::continuation(param, id));
             }
-            let Some(turn) = self.replay.call(id) else {
+            let Some(turn) = self.app.replay.call(id, &tenant(&self.app.config)) else {
                 let message =
                     format!("{param}: no earlier call has the id {id:?}; resend the full conversation history");
                 return Err(ApiError::invalid(param, message));

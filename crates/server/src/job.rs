@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use ds4_engine::{Cancel, Delta, Event, StopReason, Timings, TokenLogprobs, Usage};
 use ds4_text::{Tokenizer, ToolCallDelta, ToolCallKind};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{App, fresh_id};
 use crate::error::{ApiError, Result};
 use crate::follow::Follow;
+use crate::mailbox::Mailbox;
 use crate::order::{Order, Source, Tool};
 use crate::replay::{Chain, Replay, Turn};
 
@@ -170,7 +170,7 @@ impl Outcome {
 /// A running answer. Dropping it cancels it.
 pub(crate) struct Job {
     app: Arc<App>,
-    events: UnboundedReceiver<Event>,
+    events: Mailbox,
     follow: Follow,
     trade: Trade,
     tools: Vec<Tool>,
@@ -186,7 +186,7 @@ impl Job {
     pub(crate) fn new(
         app: Arc<App>,
         order: &Order,
-        events: UnboundedReceiver<Event>,
+        events: Mailbox,
         follow: Follow,
         trade: Trade,
         prompt: u32,
@@ -228,22 +228,21 @@ impl Job {
         loop {
             let event = self.follow.hear(&mut self.events).await?;
             match event {
-                None => return Err(ApiError::engine("the engine stopped")),
-                Some(Event::Prefill { done, total, cached, .. }) => {
+                Event::Prefill { done, total, cached, .. } => {
                     self.outcome.usage.cached = cached;
                     return Ok(Piece::Prefill { done, total, cached });
                 }
-                Some(Event::Token { id, reasoning, logprobs }) => self.token(id, reasoning, logprobs),
-                Some(Event::ReasoningClosed { .. }) => {}
-                Some(Event::Delta(delta)) => return Ok(self.delta(delta)),
-                Some(Event::Done { reason, usage, timings }) => {
+                Event::Token { id, reasoning, logprobs } => self.token(id, reasoning, logprobs),
+                Event::ReasoningClosed { .. } | Event::Matched(_) => {}
+                Event::Delta(delta) => return Ok(self.delta(delta)),
+                Event::Done { reason, usage, timings } => {
                     self.outcome.usage = usage;
                     self.outcome.timings = timings;
                     self.outcome.reason = Some(reason);
                     self.remember();
                     return Ok(Piece::Done);
                 }
-                Some(Event::Failed(error)) => return Err(ApiError::from_engine(&error, self.trade.param())),
+                Event::Failed(error) => return Err(ApiError::from_engine(&error, self.trade.param())),
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod anthropic;
 mod app;
+mod aside;
 mod call;
 mod config;
 mod connection;
@@ -15,10 +16,12 @@ mod gate;
 pub mod grammar;
 mod history;
 mod job;
+mod journal;
 mod keys;
 mod lifecycle;
 mod listen;
 mod log;
+mod mailbox;
 mod metrics;
 mod openai;
 mod order;
@@ -37,6 +40,7 @@ mod wire;
 
 pub use app::ModelInfo;
 pub use config::{LogConfig, LogLevel, ServerConfig, SlotDetail};
+pub use journal::verify_journals;
 pub use log::start_log;
 pub use replay::load_or_create_key;
 pub use serve::{End, Server, Service, StartError, Switch, router};

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use ds4_engine::{KvMisses, KvRole};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::app::App;
+use crate::replay::Tally;
 
 /// Labels of one name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +39,10 @@ pub(crate) struct Outcome {
     result: &'static str,
 }
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Replayed {
+    kind: &'static str,
+}
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Route {
     route: String,
     code: u16,
@@ -58,6 +64,7 @@ pub(crate) struct Metrics {
     tier_hits: Family<Tier, Counter>,
     reused: Family<Tier, Counter>,
     tools: Family<Outcome, Counter>,
+    replays: Family<Replayed, Counter>,
     pub(crate) first_token: Histogram,
     pub(crate) between_tokens: Histogram,
     whole: Histogram,
@@ -109,6 +116,7 @@ impl Metrics {
             tier_hits: r.put("kv_tier_hits", "Requests by where their prefix was found", Family::default()),
             reused: r.put("kv_reused_tokens", "Prompt tokens by where they were found", Family::default()),
             tools: r.put("tool_parse", "Tool calls by how they were read", Family::default()),
+            replays: r.put("tool_replay", "Tool calls of histories by how they were rendered", Family::default()),
             first_token: r.put("time_to_first_token_seconds", "From submission to the first token", seconds(1e-3)),
             between_tokens: r.put("inter_token_latency_seconds", "Between two tokens", seconds(1e-4)),
             whole: r.put("e2e_request_latency_seconds", "From submission to the end", seconds(1e-2)),
@@ -130,11 +138,11 @@ impl Metrics {
         self.prefill_minute.add(tokens.into());
     }
 
-    /// A request has its slot; `cached` of its `prompt` tokens were there.
-    pub(crate) fn admitted(&self, prompt: u32, cached: u32) {
+    /// A request has its slot; `cached` of its `prompt` tokens were in a tier.
+    pub(crate) fn admitted(&self, prompt: u32, cached: u32, tier: &'static str) {
         self.cache_queries.inc_by(prompt.into());
         self.cache_hits.inc_by(cached.into());
-        let tier = Tier { tier: if cached > 0 { "gpu" } else { "none" } };
+        let tier = Tier { tier };
         self.tier_hits.get_or_create(&tier).inc();
         self.reused.get_or_create(&tier).inc_by(cached.into());
         self.prompts.observe(prompt.into());
@@ -163,6 +171,15 @@ impl Metrics {
         self.errors.get_or_create(&Kind { r#type: kind.to_owned() }).inc();
     }
 
+    /// A history was rendered.
+    pub(crate) fn replayed(&self, tally: Tally) {
+        for (kind, n) in [("exact", tally.exact), ("canonical", tally.canonical), ("missing", tally.missing)] {
+            if n > 0 {
+                self.replays.get_or_create(&Replayed { kind }).inc_by(n as u64);
+            }
+        }
+    }
+
     pub(crate) fn tool_call(&self, whole: bool) {
         self.tools.get_or_create(&Outcome { result: if whole { "ok" } else { "salvaged" } }).inc();
     }
@@ -185,7 +202,7 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         let prefix = app.config.metrics_prefix.as_deref().unwrap_or("ds4");
-        let own = format!("{}{}", steps(prefix, app, &activity), build(prefix, app));
+        let own = format!("{}{}{}", steps(prefix, app, &activity), disk(prefix, app), build(prefix, app));
         match text.strip_suffix("# EOF\n") {
             Some(rest) => format!("{rest}{own}# EOF\n"),
             None => text,
@@ -209,6 +226,36 @@ fn steps(prefix: &str, app: &App, activity: &ds4_engine::Activity) -> String {
     let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\",model_name=\"{model}\"}} {below}");
     let _ = writeln!(out, "{name}_count{{model_name=\"{model}\"}} {below}");
     let _ = writeln!(out, "{name}_sum{{model_name=\"{model}\"}} {sum:.1}");
+    out
+}
+
+/// What the store counts, if there is one.
+fn disk(prefix: &str, app: &App) -> String {
+    let Some(stats) = app.engine.kv_stats() else { return String::new() };
+    let model = label(app.config.canonical_name());
+    let mut out = String::new();
+    let mut put = |name: &str, help: &str, kind: &str, lines: &[(&str, u64)], by: &str| {
+        let _ = writeln!(out, "# HELP {prefix}:{name} {help}.\n# TYPE {prefix}:{name} {kind}");
+        let total = if kind == "counter" { "_total" } else { "" };
+        for (value, n) in lines {
+            let by = if by.is_empty() { String::new() } else { format!(",{by}=\"{value}\"") };
+            let _ = writeln!(out, "{prefix}:{name}{total}{{model_name=\"{model}\"{by}}} {n}");
+        }
+    };
+    put("kv_disk_bytes", "Bytes of stored states", "gauge", &[("", stats.bytes)], "");
+    put("kv_disk_writes_bytes", "Bytes of states written", "counter", &[("", stats.written_bytes)], "");
+    let evictions: Vec<_> = KvRole::ALL.iter().zip(stats.evictions).map(|(role, n)| (role.name(), n)).collect();
+    put("kv_disk_evictions", "Stored states removed to make room", "counter", &evictions, "role");
+    let KvMisses { absent, short, live, corrupt, unreadable, refused } = stats.misses;
+    let misses = [
+        ("absent", absent),
+        ("short", short),
+        ("live", live),
+        ("corrupt", corrupt),
+        ("unreadable", unreadable),
+        ("refused", refused),
+    ];
+    put("kv_miss", "Requests that did not go on from a stored state", "counter", &misses, "reason");
     out
 }
 

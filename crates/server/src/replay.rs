@@ -1,6 +1,6 @@
 //! Exact replay (server.md 13): what was sampled comes back as the ids it was sampled as, whatever tokenizing its text would
 //! give, so that a resent conversation meets the state that exists. Owns the memory of finished turns; the blobs that carry
-//! reasoning through clients are `blob`'s.
+//! reasoning through clients are `blob`'s. With a place on disk the memory outlives the process.
 
 mod blob;
 mod memory;
@@ -8,23 +8,31 @@ mod memory;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ds4_text::{Content, Message, Role, Sampled, Tokenizer, ToolCall, parse};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub(crate) use blob::Seal;
 pub use blob::load_or_create_key;
+pub(crate) use blob::{Seal, vocabulary};
 use memory::Memory;
 
 use crate::job::Outcome;
+use crate::journal::{Journal, Place};
 
 /// Bytes of all remembered turns.
 const MAX_BYTES: usize = 512 << 20;
 
-/// What a conversation said up to some message.
-pub(crate) type Chain = [u8; 32];
+/// What a conversation said up to some message, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    tenant: Key,
+    said: Key,
+}
+
+type Key = [u8; 32];
 
 /// A finished turn.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Turn {
     /// Sampled before `</think>`; none if the turn did not think.
     reasoning: Option<Vec<u32>>,
@@ -97,6 +105,17 @@ impl Turn {
     }
 }
 
+/// Calls of a history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Rendered as they were sampled.
+    pub(crate) exact: usize,
+    /// Rendered as the client has them, since that is something else.
+    pub(crate) canonical: usize,
+    /// Not known, and rendered as the client has them.
+    pub(crate) missing: usize,
+}
+
 /// The memory and the key of one server.
 pub(crate) struct Replay {
     memory: Mutex<Memory>,
@@ -106,21 +125,31 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(seal: Seal, max_ids: usize, exact: bool) -> Replay {
-        Replay { memory: Mutex::new(Memory::new(max_ids, MAX_BYTES)), seal, exact }
+    /// With a place, what an earlier process remembered there is remembered.
+    pub(crate) fn new(seal: Seal, max_ids: usize, exact: bool, place: Option<&Place>) -> Replay {
+        let memory = Memory::new(max_ids, MAX_BYTES);
+        let memory = match place {
+            Some(place) if exact => memory.at(place),
+            _ => memory,
+        };
+        Replay { memory: Mutex::new(memory), seal, exact }
     }
 
     /// Keeps the turn that followed a conversation.
     pub(crate) fn remember(&self, chain: &Chain, turn: Turn) {
         if self.exact {
-            let key = key(chain, &turn.text);
-            self.lock().insert(key, turn);
+            self.lock().insert(chain, turn);
         }
     }
 
-    /// The turn that made a call.
-    pub(crate) fn call(&self, id: &str) -> Option<Arc<Turn>> {
-        if self.exact { self.lock().call(id) } else { None }
+    /// The turn of a tenant that made a call.
+    pub(crate) fn call(&self, id: &str, tenant: &str) -> Option<Arc<Turn>> {
+        if self.exact { self.lock().call(id, &start(tenant).tenant) } else { None }
+    }
+
+    /// Where the memory is left for a later process.
+    pub(crate) fn journal(&self) -> Journal {
+        self.lock().journal().clone()
     }
 
     /// Gives every turn of a history the ids it was sampled as.
@@ -130,17 +159,38 @@ impl Replay {
         }
         let mut chain = start(tenant);
         for message in messages {
-            if message.role == Role::Assistant {
-                let text = text_of(message);
-                let found = match message.tool_calls.first() {
-                    Some(call) => call.id.as_ref().and_then(|id| self.lock().call(id)),
-                    None => self.lock().text(&key(&chain, text)),
-                };
-                if let Some(turn) = found.filter(|turn| turn.answers_as(message)) {
-                    turn.restore(message, tokenizer);
+            if message.role == Role::Assistant
+                && let Some(turn) = self.found(&chain, message).filter(|turn| turn.answers_as(message))
+            {
+                turn.restore(message, tokenizer);
+            }
+            chain = link(&chain, message);
+        }
+    }
+
+    /// How the calls of a history are rendered.
+    pub(crate) fn tally(&self, messages: &[Message], tenant: &str) -> Tally {
+        let (mut tally, mut chain) = (Tally::default(), start(tenant));
+        for message in messages {
+            let calls = message.tool_calls.len();
+            if calls > 0 {
+                match self.found(&chain, message) {
+                    _ if !self.exact => tally.canonical += calls,
+                    Some(turn) if turn.answers_as(message) => tally.exact += calls,
+                    Some(_) => tally.canonical += calls,
+                    None => tally.missing += calls,
                 }
             }
             chain = link(&chain, message);
+        }
+        tally
+    }
+
+    /// The turn that a message may be a copy of.
+    fn found(&self, chain: &Chain, message: &Message) -> Option<Arc<Turn>> {
+        match message.tool_calls.first() {
+            Some(call) => self.lock().call(call.id.as_ref()?, &chain.tenant),
+            None => self.lock().text(&key(chain, text_of(message))),
         }
     }
 
@@ -176,12 +226,13 @@ fn text_of(message: &Message) -> &str {
 }
 
 fn start(tenant: &str) -> Chain {
-    Sha256::digest(tenant).into()
+    let tenant = Sha256::digest(tenant).into();
+    Chain { tenant, said: tenant }
 }
 
 /// One message further. Reasoning and the spelling of arguments do not count: clients drop the one and change the other.
 fn link(chain: &Chain, message: &Message) -> Chain {
-    let mut hash = Sha256::new_with_prefix(chain);
+    let mut hash = Sha256::new_with_prefix(chain.said);
     let role = match &message.role {
         Role::System | Role::Developer => "s",
         Role::Assistant => "a",
@@ -194,12 +245,12 @@ fn link(chain: &Chain, message: &Message) -> Chain {
         hash.update([0]);
         hash.update(call.id.as_deref().unwrap_or_default());
     }
-    hash.finalize().into()
+    Chain { said: hash.finalize().into(), ..*chain }
 }
 
 /// Where a turn without calls is found.
-fn key(chain: &Chain, text: &str) -> Chain {
-    let mut hash = Sha256::new_with_prefix(chain);
+fn key(chain: &Chain, text: &str) -> Key {
+    let mut hash = Sha256::new_with_prefix(chain.said);
     hash.update("=");
     hash.update(text.trim());
     hash.finalize().into()

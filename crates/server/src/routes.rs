@@ -13,6 +13,7 @@ use hyper::body::Body as _;
 use serde_json::{Map, Value};
 
 use crate::app::App;
+use crate::aside::{LONG, aside};
 use crate::call::{self, Call, request_id};
 use crate::error::{ApiError, Family, Result};
 use crate::{anthropic, fields, openai, reply, responses, utilities};
@@ -158,7 +159,7 @@ pub(crate) async fn body(app: &App, request: Request) -> Result<Map<String, Valu
     if let (Some(call), true) = (Call::current(), app.trace.is_some()) {
         call.keep_body(&bytes);
     }
-    fields::parse(&bytes)
+    aside(bytes.len() >= LONG, || fields::parse(&bytes))
 }
 
 /// JSON, or nothing when no browser speaks.

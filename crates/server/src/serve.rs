@@ -117,7 +117,8 @@ impl Server {
     /// # Errors
     /// If an address cannot be listened on, or the key file holds no keys.
     pub fn bind(config: ServerConfig) -> Result<Self, StartError> {
-        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("ds4-http").enable_all().build()?;
+        // One thread: a second one would be woken for every token and find nothing to do. What takes long is done aside.
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("ds4-http").enable_all().build()?;
         let keys = Keys::load(&config).map_err(|source| StartError::Keys {
             file: config.api_key_file.clone().unwrap_or_default().display().to_string(),
             source,
@@ -214,8 +215,14 @@ async fn drain(gate: &Gate, app: &Arc<App>) {
         gate.lifecycle.enter(Stage::Cutting);
         last_words(gate).await;
     }
-    let engine = app.engine.clone();
-    let stopped = tokio::task::spawn_blocking(move || engine.shutdown(PUT_AWAY));
+    let app_of_thread = Arc::clone(app);
+    let stopped = tokio::task::spawn_blocking(move || {
+        // First, while the directory is locked for this process.
+        if !app_of_thread.flush() {
+            warn!("turns and responses could not be kept in time");
+        }
+        app_of_thread.engine.shutdown(PUT_AWAY)
+    });
     match timeout(PUT_AWAY + LAST_WORDS, stopped).await {
         Ok(Ok(saved)) if app.engine.kv_stats().is_some() => {
             info!(saved = saved.saved, unsaved = saved.unsaved, complete = saved.complete, "sequences were put away");

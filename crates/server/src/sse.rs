@@ -1,11 +1,13 @@
-//! Server-sent events: a writer for the task that has something to say, a body for the connection. Keep-alive comments come
-//! from the body's own clock, so that nothing that waits can silence them (server.md 14.1).
+//! Server-sent events. The body of such a response is the work that writes it: it goes on whenever the connection wants
+//! more, so a client that reads nothing stops its answer and nobody else's, and what ends the connection ends the work.
+//! Keep-alive comments come from the body's own clock, so that nothing that waits can silence them (server.md 14.1).
 
-use std::io;
+use std::convert::Infallible;
+use std::fmt::{self, Write};
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,97 +16,110 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 use serde_json::Value;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// A client that takes nothing for so long is gone.
-const STALL: Duration = Duration::from_secs(30);
+/// Bytes beyond which the work waits until the connection took them.
+const ROOM: usize = 16 << 10;
 
-/// Frames that wait for the connection.
-const FRAMES: usize = 64;
+/// The writing end.
+pub(crate) struct Writer(Mutex<Buffer>);
 
-/// The client is gone or reads nothing.
-#[derive(Debug)]
-pub(crate) struct Gone;
-
-/// The writing end. Every call waits for room; the engine never does.
-pub(crate) struct Writer {
-    frames: Sender<Bytes>,
-    status: Arc<Mutex<String>>,
+#[derive(Default)]
+struct Buffer {
+    text: String,
+    /// Who waits for room.
+    waiting: Vec<Waker>,
+    /// What the next keep-alive comment says.
+    status: String,
 }
 
 impl Writer {
     /// `data: …` without an event name.
-    pub(crate) async fn data(&self, value: &Value) -> Result<(), Gone> {
-        self.send(format!("data: {value}\n\n")).await
+    pub(crate) async fn data(&self, value: &Value) {
+        self.append(format_args!("data: {value}\n\n"));
+        self.room().await;
     }
 
     /// `event: …` and `data: …`.
-    pub(crate) async fn event(&self, name: &str, value: &Value) -> Result<(), Gone> {
-        self.send(format!("event: {name}\ndata: {value}\n\n")).await
+    pub(crate) async fn event(&self, name: &str, value: &Value) {
+        self.append(format_args!("event: {name}\ndata: {value}\n\n"));
+        self.room().await;
     }
 
     /// The end mark of the OpenAI streams.
-    pub(crate) async fn done(&self) -> Result<(), Gone> {
-        self.send("data: [DONE]\n\n".to_owned()).await
+    pub(crate) fn done(&self) {
+        self.append(format_args!("data: [DONE]\n\n"));
     }
 
     /// What the next keep-alive comment says.
-    pub(crate) fn status(&self, text: String) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    pub(crate) fn status(&self, text: fmt::Arguments<'_>) {
+        let status = &mut self.lock().status;
+        status.clear();
+        write(status, text);
     }
 
-    /// Returns once nobody reads any more.
-    pub(crate) async fn gone(&self) {
-        self.frames.closed().await;
+    fn append(&self, frame: fmt::Arguments<'_>) {
+        write(&mut self.lock().text, frame);
     }
 
-    async fn send(&self, frame: String) -> Result<(), Gone> {
-        match timeout(STALL, self.frames.send(frame.into())).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Gone),
+    /// Waits until there is room for the next frame.
+    async fn room(&self) {
+        poll_fn(|cx| {
+            let mut buffer = self.lock();
+            if buffer.text.len() < ROOM {
+                return Poll::Ready(());
+            }
+            buffer.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn take(&self) -> Option<Bytes> {
+        let mut buffer = self.lock();
+        if buffer.text.is_empty() {
+            return None;
         }
+        buffer.waiting.drain(..).for_each(Waker::wake);
+        Some(std::mem::take(&mut buffer.text).into())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A response whose body `write` fills from a task of its own. The task ends when the client goes.
-pub(crate) fn stream<F>(keepalive: Option<Duration>, write: impl FnOnce(Arc<Writer>) -> F) -> Response<Body>
+fn write(text: &mut String, what: fmt::Arguments<'_>) {
+    text.write_fmt(what).expect("a string takes any text");
+}
+
+/// A response whose body is what `work` writes.
+pub(crate) fn stream<F>(keepalive: Option<Duration>, work: impl FnOnce(Arc<Writer>) -> F) -> Response<Body>
 where
-    F: Future<Output = Result<(), Gone>> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
-    stream_pinging(keepalive, None, write)
+    stream_pinging(keepalive, None, work)
 }
 
 /// As `stream`, where every other sign of life is this frame.
 pub(crate) fn stream_pinging<F>(
     keepalive: Option<Duration>,
     ping: Option<&'static str>,
-    write: impl FnOnce(Arc<Writer>) -> F,
+    work: impl FnOnce(Arc<Writer>) -> F,
 ) -> Response<Body>
 where
-    F: Future<Output = Result<(), Gone>> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
-    let (frames, receiver) = channel(FRAMES);
-    let status = Arc::new(Mutex::new("waiting".to_owned()));
-    let cut = Arc::new(AtomicBool::new(false));
-    let writer = Arc::new(Writer { frames, status: Arc::clone(&status) });
-    let (work, gave_up) = (write(Arc::clone(&writer)), Arc::clone(&cut));
-    tokio::spawn(async move {
-        tokio::select! {
-            // Dropping the work drops its job, and that cancels it.
-            () = writer.gone() => {}
-            done = work => gave_up.store(done.is_err(), Ordering::Release),
-        }
-    });
+    let writer = Arc::new(Writer(Mutex::new(Buffer { status: "waiting".to_owned(), ..Buffer::default() })));
+    let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work(Arc::clone(&writer)));
     let clock = keepalive.map(|period| {
         let mut clock = interval(period);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         clock.reset();
         clock
     });
-    let mut response = Response::new(Body::new(
-        Frames { receiver, clock, status, ping, begun: false, pinged: true, cut }.boxed_unsync(),
-    ));
+    let events = Events { work: Some(work), writer, clock, ping, begun: false, pinged: true };
+    let mut response = Response::new(Body::new(events.boxed_unsync()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -112,45 +127,49 @@ where
     response
 }
 
-/// The reading end, as hyper wants it.
-struct Frames {
-    receiver: Receiver<Bytes>,
+/// The body, as hyper wants it.
+struct Events {
+    /// Until it is done.
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    writer: Arc<Writer>,
     clock: Option<Interval>,
-    status: Arc<Mutex<String>>,
     ping: Option<&'static str>,
     /// Events have been sent: only then may a ping be.
     begun: bool,
     pinged: bool,
-    /// The writer gave up before it had said everything.
-    cut: Arc<AtomicBool>,
 }
 
-impl Frames {
+impl Events {
     /// What shows that the server is alive.
     fn sign(&mut self) -> Bytes {
         self.pinged = !self.pinged;
         match self.ping {
             Some(ping) if self.begun && self.pinged => Bytes::from_static(ping.as_bytes()),
-            _ => format!(": {}\n\n", self.status.lock().unwrap_or_else(PoisonError::into_inner)).into(),
+            _ => format!(": {}\n\n", self.writer.lock().status).into(),
         }
     }
 }
 
-impl HttpBody for Frames {
+impl HttpBody for Events {
     type Data = Bytes;
-    type Error = io::Error;
+    type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        if let Poll::Ready(frame) = this.receiver.poll_recv(cx) {
+        if let Some(work) = &mut this.work
+            && work.as_mut().poll(cx).is_ready()
+        {
+            this.work = None;
+        }
+        if let Some(bytes) = this.writer.take() {
             if let Some(clock) = &mut this.clock {
                 clock.reset();
             }
             this.begun = true;
-            // A last chunk would say that this was all: an error makes the connection end without one.
-            let cut = frame.is_none() && this.cut.load(Ordering::Acquire);
-            let end = cut.then(|| Err(io::ErrorKind::ConnectionAborted.into()));
-            return Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))).or(end));
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if this.work.is_none() {
+            return Poll::Ready(None);
         }
         if let Some(clock) = &mut this.clock
             && clock.poll_tick(cx).is_ready()

@@ -91,7 +91,7 @@ async fn health(State(app): Shared, uri: Uri) -> Response<Body> {
     if app.wedged.load(Ordering::Relaxed) {
         return unhealthy("no step was completed for a minute although requests are there");
     }
-    let (total, busy) = (app.engine.limits().slots as usize, app.engine.activity().running);
+    let (total, busy) = (app.engine.most_active() as usize, app.engine.activity().running);
     let idle = total.saturating_sub(busy);
     let body = json!({"status": "ok", "slots_idle": idle, "slots_processing": busy, "queue": app.engine.waiting()});
     let wanted = uri.query().unwrap_or_default().split('&').any(|pair| pair == "fail_on_no_slot=1");

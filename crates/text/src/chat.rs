@@ -1,7 +1,7 @@
 //! Chat requests: what a prompt is rendered from. Owns the types and their reading from JSON (`spec/prompt.md` 7); validity
 //! that depends on the place of a message is `render`'s.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, shown};
@@ -130,7 +130,7 @@ pub struct Sampled {
 }
 
 /// A call in the history.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     pub id: Option<String>,
     pub name: String,

@@ -96,6 +96,10 @@ impl Model for Gated {
         self.model.load(slot, rows, src)
     }
 
+    fn copy(&mut self, from: SlotId, to: SlotId, n: u32) -> Result<()> {
+        self.model.copy(from, to, n)
+    }
+
     fn state_bytes(&self, rows: Range<u32>) -> u64 {
         self.model.state_bytes(rows)
     }

@@ -287,7 +287,7 @@ impl Worker<'_> {
                     drawn.attempt.generated = usage.completion;
                 }
                 Event::Failed(error) => drawn.attempt.error = Some(error.to_string()),
-                Event::Token { .. } | Event::Delta(_) => {}
+                Event::Token { .. } | Event::Delta(_) | Event::Matched(_) => {}
             }
         }
         drawn.attempt.text = String::from_utf8_lossy(&tokenizer.decode(&ids)).into_owned();

@@ -57,6 +57,11 @@ impl KvFlags {
         Some(KvStoreConfig { dir: self.dir.clone()?, log, ..self.settings.clone() })
     }
 
+    /// Where turns and responses are kept: beside the states. And whether nothing may be written there.
+    pub(super) fn journals(&self) -> (Option<PathBuf>, bool) {
+        (self.dir.clone(), self.settings.readonly)
+    }
+
     /// Refuses what contradicts itself, and what this build cannot do. Flags of a cache that is off change nothing.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let KvStoreConfig { cold_max_tokens, min_tokens, .. } = self.settings;

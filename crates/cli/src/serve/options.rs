@@ -34,6 +34,8 @@ pub(super) struct Options {
     pub(super) chdir: Option<PathBuf>,
     /// None: as many as fit.
     pub(super) parallel: Option<u32>,
+    /// Requests that run at once; the other sequences keep what they hold.
+    pub(super) active: Option<u32>,
     /// Requests that may wait.
     pub(super) queue: usize,
     /// Prompt tokens of a step beside others that decode.
@@ -217,8 +219,8 @@ impl Raw {
             common: self.common,
             server: self.server,
             chdir: self.chdir,
-            // A request occupies a sequence for as long as it runs, so both flags limit the same thing.
-            parallel: self.active.or(self.parallel),
+            parallel: self.parallel,
+            active: self.active,
             queue: self.queue.unwrap_or(256),
             quantum: self.quantum.unwrap_or(512),
             kv: self.kv,

@@ -263,3 +263,110 @@ fn several_hosts_share_a_port_and_the_environment_may_hold_the_key() {
     assert_eq!(other.ask("GET /v1/models HTTP/1.1", "").0, 401);
     assert_eq!(other.ask("GET /v1/models HTTP/1.1\r\nAuthorization: Bearer secret", "").0, 200);
 }
+
+/// A server that plays a script and keeps what it knows in `store`.
+fn keeping(program: &Program, more: &[&str]) -> Server {
+    let reply = "<think>Look it up.</think>One moment.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"weather\">\n\
+                 <｜DSML｜parameter name=\"city\" string=\"true\">Oslo</｜DSML｜parameter>\n\
+                 <｜DSML｜parameter name=\"days\" string=\"false\">{ \"n\":   3.0 }</｜DSML｜parameter>\n\
+                 </｜DSML｜invoke>\n</｜DSML｜tool_calls>";
+    program.write("script.json", json!([{"when": "weather", "reply": reply}, {"reply": "Fine."}]).to_string());
+    let stub = ["--backend", "stub", "--stub-script", "script.json", "--kv-disk-dir", "store"];
+    Server::start(program, &[&stub[..], &["--kv-cache-min-tokens", "16"], more].concat())
+}
+
+fn post(server: &Server, path: &str, body: &Value) -> Value {
+    let (status, answer) = server.ask(&format!("POST {path} HTTP/1.1"), &body.to_string());
+    assert_eq!(status, 200, "{answer}");
+    serde_json::from_str(&answer).expect("JSON")
+}
+
+fn stopped(server: Server) {
+    server.signal("TERM");
+    let (code, err) = server.ends();
+    assert_eq!(code, Some(0), "{err}");
+}
+
+#[test]
+fn conversations_go_on_where_they_were_after_a_restart() {
+    let program = Program::new();
+    let tool = json!({"type": "function", "function": {"name": "weather", "parameters": {"type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "object"}}}}});
+    let mut chat =
+        json!({"messages": [{"role": "user", "content": "the weather?"}], "tools": [tool], "temperature": 0});
+    let server = keeping(&program, &[]);
+    let said = post(&server, "/v1/chat/completions", &chat)["choices"][0]["message"].clone();
+    let first = post(&server, "/v1/responses", &json!({"input": "Keep a secret.", "temperature": 0}));
+    let id = first["id"].as_str().expect("an id").to_owned();
+    stopped(server);
+    for name in ["turns.journal", "responses.journal"] {
+        let mode = std::fs::metadata(program.path("store").join(name)).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+
+    let call = &said["tool_calls"][0];
+    let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().expect("text")).expect("JSON");
+    // As a client writes it that has its own order and its own white space.
+    let respelled = format!("{{ \"days\": {}, \"city\" : {} }}", arguments["days"], arguments["city"]);
+    let again = json!({"role": "assistant", "content": said["content"], "tool_calls": [{"type": "function",
+        "id": call["id"], "function": {"name": "weather", "arguments": respelled}}]});
+    let messages = chat["messages"].as_array_mut().expect("a list");
+    messages.push(again);
+    messages.push(json!({"role": "tool", "tool_call_id": call["id"], "content": "rain"}));
+    let server = keeping(&program, &["--kv-cache-readonly"]);
+    let usage = post(&server, "/v1/chat/completions", &chat)["usage"].clone();
+    let [prompt, cached] =
+        [&usage["prompt_tokens"], &usage["prompt_tokens_details"]["cached_tokens"]].map(Value::as_u64);
+    assert!(cached > Some(0) && cached.expect("a number") + 64 >= prompt.expect("a number"), "{usage}");
+    let follow = json!({"input": "Which?", "previous_response_id": id, "temperature": 0});
+    let usage = post(&server, "/v1/responses", &follow)["usage"].clone();
+    assert!(usage["input_tokens_details"]["cached_tokens"].as_u64() > Some(0), "{usage}");
+    let (_, metrics) = server.ask("GET /metrics HTTP/1.1", "");
+    for line in [
+        "ds4:kv_tier_hits_total{model_name=\"deepseek-v4-flash\",tier=\"disk\"} ",
+        "kind=\"exact\"} 1",
+        "ds4:kv_disk_evictions_total{model_name=\"deepseek-v4-flash\",role=\"cold\"} 0",
+        "reason=\"absent\"} ",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    stopped(server);
+
+    let server = keeping(&program, &[]);
+    assert_eq!(server.ask(&format!("DELETE /v1/responses/{id} HTTP/1.1"), "").0, 200);
+    stopped(server);
+    let server = keeping(&program, &[]);
+    assert_eq!(server.ask(&format!("GET /v1/responses/{id} HTTP/1.1"), "").0, 404, "deleted for good");
+    stopped(server);
+    let checked = program.works(&["kv", "verify", "store"]).out;
+    assert!(checked.ends_with("0 problems\n"), "{checked}");
+    let path = program.path("store").join("turns.journal");
+    let mut bytes = std::fs::read(&path).expect("a journal");
+    bytes[60] ^= 1;
+    std::fs::write(&path, bytes).expect("written");
+    let ran = program.run(&["kv", "verify", "store"]);
+    assert_eq!((ran.code, ran.out.contains("turns.journal: 1 damaged records\n")), (1, true), "{}", ran.out);
+}
+
+#[test]
+fn a_server_that_may_write_nothing_answers_all_the_same() {
+    let program = Program::new();
+    drop(keeping(&program, &[]));
+    // Every file may have 8 KiB, and who wants more is told so.
+    let limited = "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\"";
+    let mut shell = program.surrounded(Command::new("sh"), &["-c", limited, env!("CARGO_BIN_EXE_ds4-server")]);
+    shell.args(["--port", "0", "-c", "2048", "--parallel", "2", "--backend", "stub", "--kv-disk-dir", "store"]);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let server = Server::of(shell);
+    let long = json!({"input": "x ".repeat(900), "temperature": 0});
+    let ids: Vec<Value> = (0..12).map(|_| post(&server, "/v1/responses", &long)["id"].clone()).collect();
+    for id in &ids {
+        let path = format!("GET /v1/responses/{} HTTP/1.1", id.as_str().expect("an id"));
+        assert_eq!(server.ask(&path, "").0, 200);
+    }
+    server.signal("TERM");
+    let (code, err) = server.ends();
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(err.matches("memory has to do").count(), 2, "once for either journal: {err}");
+    let _server = keeping(&program, &[]);
+}

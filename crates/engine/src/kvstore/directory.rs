@@ -385,7 +385,10 @@ impl Directory {
             return true;
         }
         let Some(victims) = choose(&index, need, newcomer, now()) else { return false };
-        self.counters.evictions.add(victims.len() as u64);
+        for role in victims.iter().filter_map(|&key| index.tail(key)?.header.role) {
+            let at = KvRole::ALL.iter().position(|&known| known == role);
+            self.counters.evictions[at.expect("all roles are known")].add(1);
+        }
         let removed: Vec<Header> = victims.into_iter().flat_map(|key| index.remove_tail(key)).collect();
         self.publish(&index);
         drop(index);

@@ -82,7 +82,8 @@ pub enum KvRole {
 }
 
 impl KvRole {
-    const ALL: [KvRole; 5] = [KvRole::Cold, KvRole::Continued, KvRole::Evict, KvRole::Shutdown, KvRole::Turn];
+    /// All of them.
+    pub const ALL: [KvRole; 5] = [KvRole::Cold, KvRole::Continued, KvRole::Evict, KvRole::Shutdown, KvRole::Turn];
 
     /// Its name in listings.
     pub fn name(self) -> &'static str {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::format::KvRole;
+
 /// A count that only grows, or a level that is set.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -45,7 +47,8 @@ pub(crate) struct Counters {
     pub(crate) no_room: Counter,
     pub(crate) duplicate: Counter,
     pub(crate) gap: Counter,
-    pub(crate) evictions: Counter,
+    /// By role, in the order of [`KvRole::ALL`].
+    pub(crate) evictions: [Counter; KvRole::ALL.len()],
     pub(crate) pending: Counter,
 }
 
@@ -72,8 +75,8 @@ pub struct KvStats {
     pub failed_writes: u64,
     /// Saves that were not made.
     pub skipped: KvSkips,
-    /// Checkpoints removed to make room.
-    pub evictions: u64,
+    /// Checkpoints removed to make room, by role in the order of [`KvRole::ALL`].
+    pub evictions: [u64; KvRole::ALL.len()],
     /// Saves handed to the writer and not dealt with yet.
     pub pending: u64,
 }
@@ -133,7 +136,7 @@ impl Counters {
                 duplicate: self.duplicate.get(),
                 gap: self.gap.get(),
             },
-            evictions: self.evictions.get(),
+            evictions: std::array::from_fn(|role| self.evictions[role].get()),
             pending: self.pending.get(),
         }
     }

@@ -4,7 +4,11 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{Entry, Message, Scheduler, Seat, Stored, Waiting, fatal};
+use super::placement::{Place, awaited};
+use super::queue::{Entry, Stored, Waiting};
+use super::seat::Seat;
+use super::{Scheduler, fatal};
+use crate::handle::Message;
 use crate::kvstore::{Answer, Fetch, Image, KvRole, Save};
 use crate::saves::anchor;
 use crate::{Request, Result, ShutdownReport, Source};
@@ -18,7 +22,11 @@ impl Scheduler {
             let (Stored::Unasked, Some(wake)) = (&entry.stored, queued.wake.clone()) else { continue };
             let Request { prompt, tenant, .. } = &queued.request;
             let live = |seat: &Seat| seat.reusable(prompt, *tenant, self.limits.rewind);
-            entry.live = self.seats.iter().map(live).max().unwrap_or(0);
+            let held = self.seats.iter().map(live).max().unwrap_or(0);
+            let wanted = entry.waiting.history();
+            let coming = awaited(&self.seats, &wanted, 0, self.limits.rewind);
+            // Its last token may have to be evaluated again.
+            entry.live = coming.map_or(held, |(_, shared)| held.max(shared - 1));
             let len = prompt.len() as u32;
             let counters = kv.counters();
             let hopeless = match () {
@@ -49,52 +57,57 @@ impl Scheduler {
     }
 
     /// What was counted on may have been overwritten while the request waited: then the store is asked, once more.
-    pub(super) fn ask_again(&mut self, at: usize, entry: &mut Entry) -> bool {
-        let Waiting::Generate(queued) = &entry.waiting else { return false };
-        let Request { prompt, tenant, .. } = &queued.request;
-        let kept = self.seats[at].reusable(prompt, *tenant, self.limits.rewind);
-        let again =
-            self.kv.is_some() && !entry.again && matches!(entry.stored, Stored::Known(None)) && kept < entry.live;
+    pub(super) fn ask_again(&mut self, place: Place, entry: &mut Entry) -> bool {
+        let again = self.kv.is_some()
+            && !entry.again
+            && matches!((&entry.waiting, &entry.stored), (Waiting::Generate(_), Stored::Known(None)))
+            && place.kept < entry.live;
         if again {
             (entry.again, entry.stored) = (true, Stored::Unasked);
         }
         again
     }
 
-    /// Puts the longest known beginning of a prompt into a seat: what is there, or what was read. Returns its length.
+    /// Puts the longest known beginning of a prompt into a seat: what is there, here or in another seat, or what was read.
+    /// Returns its length.
     pub(super) fn take_seat(
         &mut self,
-        at: usize,
+        place: Place,
         request: &Request,
         image: Option<Box<Image>>,
     ) -> Result<(u32, Source)> {
-        let (prompt, tenant) = (&request.prompt, request.tenant);
-        let kept = self.seats[at].reusable(prompt, tenant, self.limits.rewind);
+        let (Place { at, from, kept }, Request { prompt, tenant, .. }) = (place, request);
         let found = image.is_some();
         let image = image.filter(|image| image.tokens > kept);
         if let (true, None, Some(kv)) = (found, &image, &self.kv) {
             kv.counters().live.add(1);
         }
+        let seat = &self.seats[at];
         let stays = match &image {
-            Some(image) if self.seats[at].tenant == tenant => {
-                self.seats[at].session.common_prefix(&prompt[..image.tokens as usize])
-            }
-            Some(_) => 0,
+            _ if seat.tenant != *tenant => 0,
+            Some(image) => seat.session.common_prefix(&prompt[..image.tokens as usize]),
+            None if from.is_some() => seat.session.common_prefix(&prompt[..kept as usize]),
             None => kept,
         };
         self.keep_what_goes(at, stays);
-        self.seats[at].give_to(tenant);
-        let (mut cached, mut source) = (0, Source::None);
-        if let Some(image) = image
-            && self.adopt(at, prompt, &image)?
-        {
-            (cached, source) = (image.tokens, Source::Disk);
-        }
+        self.seats[at].give_to(*tenant);
+        let restored = match image {
+            Some(image) if self.adopt(at, prompt, &image)? => Some(image.tokens),
+            _ => None,
+        };
+        let cached = match (restored, from) {
+            (Some(cached), _) => cached,
+            (None, Some(from)) => self.fork(at, from, self.seats[from].session.target(prompt))?,
+            (None, None) => self.seats[at].session.reuse(self.model.as_mut(), prompt)?,
+        };
+        let source = match restored {
+            Some(_) => Source::Disk,
+            None if cached > 0 => Source::Live,
+            None => Source::None,
+        };
         let seat = &mut self.seats[at];
-        if source == Source::None {
-            cached = seat.session.reuse(self.model.as_mut(), prompt)?;
-            source = if cached > 0 { Source::Live } else { Source::None };
-        }
+        let goes_on = restored.is_none() && from.is_none() && seat.opening > 0 && cached >= seat.opening;
+        seat.opening = if goes_on { seat.opening } else { prompt.len() as u32 - 1 };
         if let Some(kv) = &self.kv {
             let special = self.tokenizer.special();
             let anchor = anchor(kv.config(), prompt, special.user, special.assistant);

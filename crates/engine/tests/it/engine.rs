@@ -1,11 +1,12 @@
 //! The door: what a request brings, what it costs, and what becomes of the engine when something goes wrong.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ds4_engine::{
-    Cancel, ClosedBy, EngineConfig, EngineHandle, Error, Event, ReplyBudget, Request, SamplingParams, ScoreEvent,
-    ScoreRequest, StopReason, TokenLogprobs, Want,
+    Cancel, ClosedBy, EngineConfig, EngineHandle, Error, Event, Listener, ReplyBudget, Request, SamplingParams,
+    ScoreEvent, ScoreRequest, StopReason, TokenLogprobs, Want,
 };
 use ds4_model::{Limits, LogitRows};
 use ds4_text::{DsmlTracker, SamplingState, ToolCallKind};
@@ -48,6 +49,60 @@ fn requests_together_bring_what_they_bring_alone() {
 }
 
 #[test]
+fn a_listener_that_has_enough_pauses_its_own_request_and_no_other() {
+    let (engine, _) = start(LIMITS);
+    let alone = generate(&engine, &ids(10, 1), seeded(4)).ids;
+    let full = Arc::new(AtomicBool::new(false));
+    let (sender, events) = mpsc::channel();
+    let told = Arc::clone(&full);
+    let listener = Listener::new(move |event| {
+        told.fetch_or(matches!(event, Event::Token { .. }), Ordering::Relaxed);
+        sender.send(event).is_ok()
+    });
+    let asked = Arc::clone(&full);
+    let slow = submit(&engine, &ids(10, 1), |r| {
+        seeded(4)(r);
+        r.events = listener.pausing(move || asked.load(Ordering::Relaxed));
+    });
+    drop(slow);
+    while !full.load(Ordering::Relaxed) {
+        std::thread::yield_now();
+    }
+    for seed in 0..3 {
+        assert_eq!(generate(&engine, &ids(12, 3), seeded(seed)).ids.len(), 20, "others go on");
+    }
+    let tokens = || events.try_iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(id) } else { None });
+    let mut heard: Vec<u32> = tokens().collect();
+    assert_eq!(heard.len(), 1, "nothing beyond the token that filled the listener");
+    while heard.len() < alone.len() {
+        full.store(false, Ordering::Relaxed);
+        heard.extend(tokens());
+    }
+    assert_eq!(heard, alone, "a pause changes nothing");
+}
+
+#[test]
+fn a_paused_request_can_be_cancelled_and_holds_no_engine_up_that_closes() {
+    let (engine, _) = start(LIMITS);
+    let paused = |cancel: &Cancel| {
+        let cancel = cancel.clone();
+        let (sender, events) = mpsc::channel();
+        drop(submit(&engine, &ids(10, 1), |r| {
+            r.cancel = cancel;
+            r.events = Listener::from(sender).pausing(|| true);
+        }));
+        events
+    };
+    let cancel = Cancel::default();
+    let events = paused(&cancel);
+    cancel.cancel();
+    assert_eq!(collect(&events).reason(), StopReason::Cancelled);
+    let events = paused(&Cancel::default());
+    engine.stop();
+    assert_eq!(collect(&events).reason(), StopReason::Cancelled);
+}
+
+#[test]
 fn the_next_turn_evaluates_only_what_is_new() {
     let (engine, watch) = start(LIMITS);
     let prompt = ids(50, 2);
@@ -87,11 +142,7 @@ fn conversations_keep_their_slots_and_a_side_request_takes_an_empty_one() {
     generate(&engine, &a, |r| r.max_tokens = 0);
     generate(&engine, &b, |r| r.max_tokens = 0);
     let side = [&a[..40], &ids(5, 7)].concat();
-    assert_eq!(
-        generate(&engine, &side, |r| r.max_tokens = 0).usage().cached,
-        0,
-        "though a checkpoint at 32 would serve"
-    );
+    assert_eq!(generate(&engine, &side, |r| r.max_tokens = 0).usage().cached, 32, "copied from a rewind point");
     for prompt in [[&a[..], &ids(5, 3)].concat(), [&b[..], &ids(5, 4)].concat()] {
         assert_eq!(generate(&engine, &prompt, |r| r.max_tokens = 0).usage().cached, 100);
     }

@@ -1,10 +1,12 @@
 //! The crate from outside: sessions, snapshots and the door over a fake model, and the same rules over the real one.
 
+mod active;
 mod constraint;
 mod cpu;
 mod draft;
 mod engine;
 mod fake;
+mod fork;
 mod kvcrash;
 mod kvstore;
 mod session;

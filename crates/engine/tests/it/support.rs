@@ -118,6 +118,7 @@ pub(crate) fn collect(events: &Receiver<Event>) -> Outcome {
             Event::Delta(Delta::ToolCall(call)) => out.calls.push(call),
             Event::Done { reason, usage, timings } => out.end = Ok((reason, usage, timings)),
             Event::Failed(error) => out.end = Err(error),
+            Event::Matched(_) => {}
         }
         let last = out.end != Err(Error::Cancelled);
         if last {

@@ -18,7 +18,7 @@ pub(super) fn read(body: &Fields<'_>, app: &App) -> Result<Order> {
     let mut order = Order::read(body, &app.config, limit)?;
     order.n = 1;
     order.stop.extend(stop(body, "stop_sequences")?);
-    let mut reader = Reader { app, history: History::new(&app.replay), hidden: HashMap::new(), found: Vec::new() };
+    let mut reader = Reader { app, history: History::new(app), hidden: HashMap::new(), found: Vec::new() };
     order.tools = reader.tools(body, &mut order.warnings)?;
     if let Some(text) = system_text(body, "system")? {
         reader.history.system(&text);

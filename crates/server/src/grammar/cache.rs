@@ -15,6 +15,7 @@ use super::GrammarError;
 use super::mask::first_line;
 use super::schema::invalid;
 use super::vocabulary::Vocabulary;
+use crate::aside::aside;
 
 /// Compiled grammars by the hash of their text, the last used first.
 pub(super) struct Cache {
@@ -45,7 +46,7 @@ impl Cache {
         if let Some(found) = self.find(&key) {
             return Ok(found);
         }
-        let matcher = self.compile(grammar, path)?;
+        let matcher = aside(true, || self.compile(grammar, path))?;
         let mut kept = self.kept();
         kept.push_front((key, matcher.deep_clone()));
         kept.truncate(MAX_KEPT);

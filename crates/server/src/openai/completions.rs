@@ -11,7 +11,7 @@ use futures_util::future::{Shared, try_join, try_join_all};
 use serde_json::{Map, Value, json};
 
 use super::echo::Echo;
-use super::stream::{Ended, Head, side_by_side};
+use super::stream::{Head, side_by_side};
 use super::{finite, request, timings, total};
 use crate::app::App;
 use crate::error::{ApiError, Result};
@@ -20,7 +20,7 @@ use crate::history::History;
 use crate::job::{Finish, Job, Outcome, Piece, Token, Trade};
 use crate::order::{Order, Source, output_limit};
 use crate::reply;
-use crate::sse::{self, Gone, Writer};
+use crate::sse::{self, Writer};
 
 /// Prompts of one request.
 const MAX_PROMPTS: usize = 64;
@@ -114,7 +114,7 @@ fn read(app: &App, body: &Fields<'_>, repeats: bool) -> Result<Vec<Asked>> {
         let own = usize::from(matches!(prompt, Prompt::Text(_)));
         let source = match prompt {
             Prompt::Text(text) if chat => {
-                let mut history = History::new(&app.replay);
+                let mut history = History::new(app);
                 history.user(&text);
                 Source::Chat { messages: history.into_messages(), continued: false }
             }
@@ -216,18 +216,13 @@ impl Lists {
     }
 }
 
-async fn write<F>(
-    writer: Arc<Writer>,
-    head: Head,
-    echoes: Vec<Shared<F>>,
-    jobs: Vec<Job>,
-) -> std::result::Result<(), Gone>
+async fn write<F>(writer: Arc<Writer>, head: Head, echoes: Vec<Shared<F>>, jobs: Vec<Job>)
 where
     F: Future<Output = Result<Arc<Echo>>>,
 {
     let choices =
         jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, echoes.get(i / head.n).cloned(), job));
-    side_by_side(&writer, &head, choices).await
+    side_by_side(&writer, &head, choices).await;
 }
 
 async fn choice(
@@ -236,7 +231,7 @@ async fn choice(
     index: usize,
     echo: Option<impl Future<Output = Result<Arc<Echo>>>>,
     mut job: Job,
-) -> std::result::Result<Outcome, Ended> {
+) -> Result<Outcome> {
     let one = |text: &str, lists: Lists, reason: Option<&str>| {
         let logprobs = (head.logprobs && !lists.tokens.is_empty()).then(|| lists.into_json());
         head.chunk(&json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
@@ -248,7 +243,7 @@ async fn choice(
         let mut lists = Lists::default();
         lists.add_prompt(&echo);
         said = echo.text.chars().count();
-        writer.data(&one(&echo.text, lists, None)).await?;
+        writer.data(&one(&echo.text, lists, None)).await;
     }
     loop {
         let piece = match early.pop_front() {
@@ -257,7 +252,7 @@ async fn choice(
         };
         let (text, tokens) = match piece {
             Piece::Prefill { done, total, .. } => {
-                writer.status(format!("prefill {done}/{total}"));
+                writer.status(format_args!("prefill {done}/{total}"));
                 continue;
             }
             Piece::Thinking(text) => (text, Vec::new()),
@@ -268,10 +263,10 @@ async fn choice(
         let mut lists = Lists::default();
         lists.add(&tokens, said);
         said += text.chars().count();
-        writer.data(&one(&text, lists, None)).await?;
+        writer.data(&one(&text, lists, None)).await;
     }
     let outcome = std::mem::take(&mut job.outcome);
-    writer.data(&one("", Lists::default(), Some(reason(&outcome)))).await?;
+    writer.data(&one("", Lists::default(), Some(reason(&outcome)))).await;
     Ok(outcome)
 }
 

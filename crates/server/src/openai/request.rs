@@ -225,7 +225,7 @@ fn messages<'a>(body: &Fields<'_>, app: &'a App) -> Result<History<'a>> {
     if items.is_empty() || items.len() > MAX_ITEMS {
         return Err(body.wrong("messages", &format!("an array of 1 to {MAX_ITEMS} messages")));
     }
-    let mut history = History::new(&app.replay);
+    let mut history = History::new(app);
     for (i, item) in items.iter().enumerate() {
         message(&body.item("messages", i, item)?, &mut history)?;
     }

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::{chat_token, finish_reason, total};
 use crate::app::{App, fresh_id, unix_time};
-use crate::error::ApiError;
+use crate::error::Result;
 use crate::fields::Fields;
 use crate::job::{Call, Finish, Job, Outcome, Piece};
 use crate::order::Order;
-use crate::sse::{Gone, Writer};
+use crate::sse::Writer;
 
 /// What every chunk of a response repeats, and what was asked of the stream.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -34,13 +34,7 @@ pub(super) struct Head {
 
 impl Head {
     /// `prefix` begins the id, `object` names the chunks.
-    pub(super) fn new(
-        app: &App,
-        order: &Order,
-        body: &Fields<'_>,
-        prefix: &str,
-        object: &'static str,
-    ) -> Result<Self, ApiError> {
+    pub(super) fn new(app: &App, order: &Order, body: &Fields<'_>, prefix: &str, object: &'static str) -> Result<Self> {
         let usage = match body.object("stream_options")? {
             Some(options) => options.flag("include_usage")?.unwrap_or(false),
             None => false,
@@ -75,34 +69,15 @@ impl Head {
     }
 }
 
-/// Why the chunks of a choice ended early.
-pub(super) enum Ended {
-    Gone,
-    Failed(ApiError),
-}
-
-impl From<Gone> for Ended {
-    fn from(_: Gone) -> Self {
-        Ended::Gone
-    }
-}
-
-impl From<ApiError> for Ended {
-    fn from(error: ApiError) -> Self {
-        Ended::Failed(error)
-    }
-}
-
 /// Writes the choices of a response side by side, and what ends a stream.
 pub(super) async fn side_by_side(
     writer: &Writer,
     head: &Head,
-    choices: impl Iterator<Item = impl Future<Output = Result<Outcome, Ended>>>,
-) -> Result<(), Gone> {
+    choices: impl Iterator<Item = impl Future<Output = Result<Outcome>>>,
+) {
     let outcomes = match try_join_all(choices).await {
         Ok(outcomes) => outcomes,
-        Err(Ended::Gone) => return Err(Gone),
-        Err(Ended::Failed(error)) => return writer.data(&json!({"error": error.openai()})).await,
+        Err(error) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
         let mut last = head.chunk(&json!([]));
@@ -110,27 +85,27 @@ pub(super) async fn side_by_side(
         if head.timings {
             last["timings"] = super::timings(&outcomes[0]);
         }
-        writer.data(&last).await?;
+        writer.data(&last).await;
     }
-    writer.done().await
+    writer.done();
 }
 
 /// Writes the chunks of a chat.
-pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) -> Result<(), Gone> {
+pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
     let choices = jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, job));
-    side_by_side(&writer, &head, choices).await
+    side_by_side(&writer, &head, choices).await;
 }
 
-async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome, Ended> {
-    writer.data(&head.delta(index, &json!({"role": "assistant", "content": ""}))).await?;
+async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome> {
+    writer.data(&head.delta(index, &json!({"role": "assistant", "content": ""}))).await;
     loop {
         let chunk = match job.next().await? {
             Piece::Prefill { done, total, cached } => {
-                writer.status(format!("prefill {done}/{total}"));
+                writer.status(format_args!("prefill {done}/{total}"));
                 if head.progress && index == 0 {
                     let mut chunk = head.chunk(&json!([]));
                     chunk["prompt_progress"] = json!({"total": total, "cache": cached, "processed": done});
-                    writer.data(&chunk).await?;
+                    writer.data(&chunk).await;
                 }
                 continue;
             }
@@ -160,8 +135,8 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
             }
             Piece::Done => break,
         };
-        writer.status(format!("decode {}", job.outcome.ids.len()));
-        writer.data(&chunk).await?;
+        writer.status(format_args!("decode {}", job.outcome.ids.len()));
+        writer.data(&chunk).await;
     }
     let outcome = std::mem::take(&mut job.outcome);
     let finish = outcome.finish();
@@ -170,7 +145,7 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
     if let Finish::StopString(text) = finish {
         last["choices"][0]["stop_reason"] = text.into();
     }
-    writer.data(&last).await?;
+    writer.data(&last).await;
     Ok(outcome)
 }
 

@@ -34,12 +34,8 @@ impl Seal {
         about.update(PREFIX);
         about.update((model.len() as u64).to_le_bytes());
         about.update(model);
+        about.update(vocabulary(tokenizer));
         let n_vocab = tokenizer.n_vocab() as u32;
-        for id in 0..n_vocab {
-            let bytes = tokenizer.token_bytes(id);
-            about.update((bytes.len() as u32).to_le_bytes());
-            about.update(bytes);
-        }
         Seal { cipher: XChaCha20Poly1305::new(&(*key).into()), about: about.finalize().into(), n_vocab }
     }
 
@@ -70,6 +66,17 @@ impl Seal {
         let ids: Vec<u32> = ids.collect();
         ids.iter().all(|&id| id < self.n_vocab).then_some(ids)
     }
+}
+
+/// What ids mean.
+pub(crate) fn vocabulary(tokenizer: &Tokenizer) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for id in 0..tokenizer.n_vocab() as u32 {
+        let bytes = tokenizer.token_bytes(id);
+        hash.update((bytes.len() as u32).to_le_bytes());
+        hash.update(bytes);
+    }
+    hash.finalize().into()
 }
 
 /// The key in `dir/state.key`, which is made if there is none. Only its owner can read it.

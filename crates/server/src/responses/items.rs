@@ -22,7 +22,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(app: &'a App, tenant: &'a str) -> Self {
-        Reader { app, tenant, history: History::new(&app.replay), found: Vec::new(), searched: None }
+        Reader { app, tenant, history: History::new(app), found: Vec::new(), searched: None }
     }
 
     pub(super) fn item(&mut self, item: &Fields<'_>) -> Result<()> {

@@ -13,24 +13,24 @@ use crate::app::{App, fresh_id, unix_time};
 use crate::error::ApiError;
 use crate::job::{Finish, Job, Outcome, Piece};
 use crate::order::{Order, Source};
-use crate::sse::{Gone, Writer};
+use crate::sse::Writer;
 
 /// Writes a whole response.
-pub(super) async fn write(writer: Arc<Writer>, mut output: Output, mut job: Job) -> Result<(), Gone> {
+pub(super) async fn write(writer: Arc<Writer>, mut output: Output, mut job: Job) {
     output.begin();
-    output.flush(&writer).await?;
+    output.flush(&writer).await;
     loop {
         match job.next().await {
             Ok(piece) => {
                 let done = piece == Piece::Done;
                 match piece {
-                    Piece::Prefill { done, total, .. } => writer.status(format!("prefill {done}/{total}")),
-                    _ => writer.status(format!("decode {}", job.outcome.ids.len())),
+                    Piece::Prefill { done, total, .. } => writer.status(format_args!("prefill {done}/{total}")),
+                    _ => writer.status(format_args!("decode {}", job.outcome.ids.len())),
                 }
                 output.piece(piece, &job);
-                output.flush(&writer).await?;
+                output.flush(&writer).await;
                 if done {
-                    return Ok(());
+                    return;
                 }
             }
             Err(error) => {
@@ -94,11 +94,10 @@ impl Output {
         }
     }
 
-    async fn flush(&mut self, writer: &Writer) -> Result<(), Gone> {
+    async fn flush(&mut self, writer: &Writer) {
         for (name, value) in self.events.drain(..) {
-            writer.event(name, &value).await?;
+            writer.event(name, &value).await;
         }
-        Ok(())
     }
 
     /// Takes one piece of the answer.

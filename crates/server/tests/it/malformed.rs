@@ -435,7 +435,7 @@ impl Dice {
     }
 }
 
-const SEED: u64 = 0x5eed_0f_d54;
+const SEED: u64 = 0x0005_eed0_fd54;
 
 const WORDS: &[&[u8]] = &[
     b"null",
@@ -513,14 +513,14 @@ const BODIES: &[(&str, &str)] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nine_thousand_spoilt_bodies_are_survived() {
-    println!("seed {SEED:#x}");
     let server = Server::scripted(r#"{"reply": "fine."}"#, ServerConfig { max_tokens: 20, ..config() });
     let (mut dice, mut taken, mut refused) = (Dice(SEED), 0, 0);
     for round in 0..9000 {
         let (path, body) = dice.pick(BODIES);
         let body = dice.spoil(body.as_bytes(), WORDS);
         let answer = server.bytes(path, body.clone()).await;
-        let what = format!("round {round}: {path} {:?}: {}", String::from_utf8_lossy(&body), answer.text);
+        let what =
+            format!("seed {SEED:#x}, round {round}: {path} {:?}: {}", String::from_utf8_lossy(&body), answer.text);
         match answer.status {
             StatusCode::OK => taken += 1,
             status => {
@@ -538,7 +538,6 @@ async fn nine_thousand_spoilt_bodies_are_survived() {
 
 #[test]
 fn a_thousand_spoilt_requests_are_survived() {
-    println!("seed {SEED:#x}");
     let live = Live::start(ServerConfig { io_timeout: Duration::from_secs(1), max_tokens: 20, ..live::config() });
     let body = json!({"prompt": "SHORT", "max_tokens": 3}).to_string();
     let request = format!(
@@ -584,7 +583,11 @@ fn a_thousand_spoilt_requests_are_survived() {
                     let mut answer = Vec::new();
                     let _ = stream.read_to_end(&mut answer);
                     let text = String::from_utf8_lossy(&answer);
-                    assert!(!text.starts_with("HTTP/1.1 5"), "{:?}: {text}", String::from_utf8_lossy(&spoilt));
+                    assert!(
+                        !text.starts_with("HTTP/1.1 5"),
+                        "seed {SEED:#x}: {:?}: {text}",
+                        String::from_utf8_lossy(&spoilt)
+                    );
                 }
             });
         }

@@ -177,6 +177,7 @@ fn a_trace_tells_everything_or_only_its_size() {
         let trace = Some(path.clone());
         let live = Live::start(ServerConfig { trace, trace_redact: redact, trace_json: json, ..config() });
         live.post("/v1/chat/completions", &chat("SHORT", false));
+        live.post("/v1/chat/completions", &chat("Something else SHORT", false));
         drop(live);
         let text = std::fs::read_to_string(&path).expect("a trace");
         std::fs::remove_file(&path).expect("removed");
@@ -189,7 +190,21 @@ fn a_trace_tells_everything_or_only_its_size() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!traced(true, false).contains("SHORT"));
-    let line: Value = serde_json::from_str(&traced(false, true)).expect("one line of JSON");
+    let lines: Vec<Value> =
+        traced(false, true).lines().map(|line| serde_json::from_str(line).expect("one line of JSON")).collect();
+    let (line, cache) = (&lines[0], &lines[1]["cache"]);
+    assert_eq!(lines[0]["cache"]["miss"], "no sequence of this client is held");
+    assert_eq!(cache["replay"], json!({"exact": 0, "canonical": 0, "missing": 0}));
+    let [common, held] = ["common", "held"].map(|name| cache[name].as_u64().expect("a number"));
+    assert!(0 < common && common < held, "{cache}");
+    let window = &cache["window"];
+    let at = (common - window["start"].as_u64().expect("a number")) as usize;
+    let [live, prompt] = ["live", "prompt"].map(|side| window[side]["ids"].as_array().expect("ids"));
+    assert!(live[..at] == prompt[..at] && live[at] != prompt[at] && at <= 8 && prompt.len() <= 16, "{window}");
+    assert!(window["live"]["text"].as_str().is_some_and(|text| text.contains("SHORT")), "{window}");
+    let redacted: Value =
+        serde_json::from_str(traced(true, true).lines().nth(1).expect("two lines")).expect("one line of JSON");
+    assert!(redacted["cache"]["window"]["live"]["ids"].is_null() && redacted["cache"]["common"] == common);
     assert_eq!((&line["finish"], &line["path"]), (&json!("stop"), &json!("/v1/chat/completions")));
 }
 

@@ -1,0 +1,71 @@
+//! The queue: requests that wait for a slot, and what the store knows of them.
+
+use crate::generation::Generation;
+use crate::handle::Queued;
+use crate::kvstore::Image;
+use crate::{Error, Event, Request, ScoreEvent, ScoreRequest};
+
+/// A request in the queue.
+pub(super) struct Entry {
+    pub(super) waiting: Waiting,
+    pub(super) ticket: u64,
+    pub(super) stored: Stored,
+    /// Tokens that a slot held when the store was asked.
+    pub(super) live: u32,
+    /// The store was asked twice.
+    pub(super) again: bool,
+}
+
+/// What the store has of a prompt.
+pub(super) enum Stored {
+    Unasked,
+    Asked,
+    Known(Option<Box<Image>>),
+}
+
+pub(super) enum Waiting {
+    Generate(Box<Queued<Request, Event>>),
+    Score(Queued<ScoreRequest, ScoreEvent>),
+}
+
+impl Entry {
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.stored, Stored::Known(_))
+    }
+}
+
+/// Tokens to go on from, and whose they are.
+pub(super) struct Waited<'a> {
+    pub(super) tokens: &'a [u32],
+    pub(super) tenant: u64,
+    /// They are a conversation, which may go on where it was. What is scored or measured is nobody's.
+    pub(super) goes_on: bool,
+}
+
+impl Waiting {
+    pub(super) fn history(&self) -> Waited<'_> {
+        match self {
+            Waiting::Generate(queued) => {
+                Waited { tokens: &queued.request.prompt, tenant: queued.request.tenant, goes_on: true }
+            }
+            Waiting::Score(queued) => Waited { tokens: &queued.request.tokens, tenant: 0, goes_on: false },
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        match self {
+            Waiting::Generate(queued) => queued.request.cancel.is_cancelled(),
+            Waiting::Score(queued) => queued.request.cancel.is_cancelled(),
+        }
+    }
+
+    pub(super) fn cancel(self) {
+        match self {
+            Waiting::Generate(queued) => {
+                let (request, events, submitted) = queued.admit();
+                Generation::unstarted(&request, submitted, events);
+            }
+            Waiting::Score(queued) => queued.admit().1.fail(Error::Cancelled),
+        }
+    }
+}
