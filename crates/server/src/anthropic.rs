@@ -30,7 +30,7 @@ struct Head {
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let fields = Fields::root(&body);
     let mut order = request::read(&fields, &app)?;
-    app.constrain(&mut order)?;
+    app.constrain(&mut order, Trade::Messages)?;
     let omit_thinking = request::omits_thinking(&fields)?;
     let ids = app.ids(&order, "messages")?;
     let mut job = app.start(&order, ids, 0, Trade::Messages)?;

@@ -5,29 +5,38 @@ use serde_json::Value;
 use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::grammar::{self, Arguments, GrammarError, Spec, ToolChoice, ToolSpec};
+use crate::job::Trade;
 use crate::order::{Choice, Format, Order, Tool};
 
 impl App {
     /// Compiles what an order demands.
-    pub(crate) fn constrain(&self, order: &mut Order) -> Result<()> {
+    pub(crate) fn constrain(&self, order: &mut Order, trade: Trade) -> Result<()> {
         let grammars = self.grammars.as_ref().map_err(|e| ApiError::engine(e.to_string()))?;
-        let compiled = grammars.compile(&spec(order)).map_err(|e| refusal(&e))?;
+        let compiled = grammars.compile(&spec(order)).map_err(|e| refusal(&e, trade))?;
         order.warnings.extend(compiled.warnings);
         order.constraint = compiled.constraint;
         Ok(())
     }
 }
 
-fn refusal(error: &GrammarError) -> ApiError {
+fn refusal(error: &GrammarError, trade: Trade) -> ApiError {
     let path = match error {
         GrammarError::Unsupported { path, .. }
         | GrammarError::Invalid { path, .. }
         | GrammarError::TooLarge { path, .. }
-        | GrammarError::TooSlow { path, .. } => path.clone(),
+        | GrammarError::TooSlow { path, .. } => path,
     };
+    // Where the API has what the grammars call the response format.
+    let place = match (path.strip_prefix("response_format"), trade) {
+        (Some(rest), Trade::Responses) => format!("text.format{rest}"),
+        (Some(rest), Trade::Messages) => format!("output_config.format{rest}"),
+        (Some(rest), _) if rest.starts_with(".schema") => format!("response_format.json_schema{rest}"),
+        _ => path.clone(),
+    };
+    let message = error.to_string().replacen(path, &place, 1);
     match error {
-        GrammarError::Unsupported { .. } => ApiError::unsupported(path, error.to_string()),
-        _ => ApiError::invalid(path, error.to_string()),
+        GrammarError::Unsupported { .. } => ApiError::unsupported(place, message),
+        _ => ApiError::invalid(place, message),
     }
 }
 

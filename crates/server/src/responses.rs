@@ -29,7 +29,7 @@ use stream::Output;
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let fields = Fields::root(&body);
     let mut request = request::read(&fields, &app)?;
-    app.constrain(&mut request.order)?;
+    app.constrain(&mut request.order, Trade::Responses)?;
     let ids = ids(&app, &mut request)?;
     let order = request.order;
     let job = app.start(&order, ids, 0, Trade::Responses)?;

@@ -83,7 +83,7 @@ impl Blocks<'_> {
         self.begun = true;
         let message = empty_message(self.head, job.outcome.usage);
         self.event("message_start", json!({"message": message})).await;
-        self.event("ping", json!({})).await
+        self.event("ping", json!({})).await;
     }
 
     async fn end(&mut self, job: &Job) {
@@ -97,7 +97,7 @@ impl Blocks<'_> {
         let (reason, stop) = stop_reason(&finish);
         let delta = json!({"stop_reason": reason, "stop_sequence": stop});
         self.event("message_delta", json!({"delta": delta, "usage": usage(outcome.usage)})).await;
-        self.event("message_stop", json!({})).await
+        self.event("message_stop", json!({})).await;
     }
 
     /// Opens a block unless one of this kind is open.
@@ -107,11 +107,11 @@ impl Blocks<'_> {
         }
         self.close(job).await;
         self.open = Some(kind);
-        self.event("content_block_start", json!({"index": self.index, "content_block": block})).await
+        self.event("content_block_start", json!({"index": self.index, "content_block": block})).await;
     }
 
     async fn delta(&self, delta: Value) {
-        self.event("content_block_delta", json!({"index": self.index, "delta": delta})).await
+        self.event("content_block_delta", json!({"index": self.index, "delta": delta})).await;
     }
 
     async fn close(&mut self, job: &Job) {
@@ -128,6 +128,6 @@ impl Blocks<'_> {
         let mut value = json!({"type": name});
         let Value::Object(members) = data else { unreachable!("events are objects") };
         value.as_object_mut().expect("it was made as one").extend(members);
-        self.writer.event(name, &value).await
+        self.writer.event(name, &value).await;
     }
 }

@@ -19,7 +19,7 @@ use crate::sse;
 /// Answers one request.
 pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Response<Body>> {
     let mut order = request::read(&body, &app)?;
-    app.constrain(&mut order)?;
+    app.constrain(&mut order, Trade::Chat)?;
     let ids = app.ids(&order, "messages")?;
     let jobs: Vec<Job> = (0..order.n).map(|i| app.start(&order, ids.clone(), i, Trade::Chat)).collect::<Result<_>>()?;
     let head = Head::new(&app, &order, &Fields::root(&body), "chatcmpl-", "chat.completion.chunk")?;

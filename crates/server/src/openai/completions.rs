@@ -38,7 +38,7 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
     let repeats = fields.flag("echo")?.unwrap_or(false);
     let mut all = read(&app, &fields, repeats)?;
     for asked in &mut all {
-        app.constrain(&mut asked.order)?;
+        app.constrain(&mut asked.order, Trade::Completions)?;
     }
     let first = &all[0].order;
     let head = Head::new(&app, first, &fields, "cmpl-", "text_completion")?;
@@ -222,7 +222,7 @@ where
 {
     let choices =
         jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, echoes.get(i / head.n).cloned(), job));
-    side_by_side(&writer, &head, choices).await
+    side_by_side(&writer, &head, choices).await;
 }
 
 async fn choice(

@@ -93,7 +93,7 @@ pub(super) async fn side_by_side(
 /// Writes the chunks of a chat.
 pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
     let choices = jobs.into_iter().enumerate().map(|(i, job)| choice(&writer, &head, i, job));
-    side_by_side(&writer, &head, choices).await
+    side_by_side(&writer, &head, choices).await;
 }
 
 async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome> {
