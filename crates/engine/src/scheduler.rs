@@ -22,6 +22,8 @@ use crate::{EngineConfig, Error, Event, Request, Result, ScoreEvent, ScoreReques
 mod placement;
 mod queue;
 mod seat;
+#[cfg(test)]
+mod sim;
 mod stored;
 
 use placement::{Place, awaited, place};
@@ -88,18 +90,22 @@ impl Scheduler {
     }
 
     fn run(&mut self) -> Result<()> {
-        loop {
-            self.tell();
-            self.receive();
-            self.sweep();
-            self.admit()?;
-            self.tell();
-            if self.seats.iter().any(|seat| seat.job.is_some()) {
-                self.advance()?;
-            } else if self.closing {
-                return Ok(());
-            }
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One round: take in, give slots, a step. Says whether there is reason for another one.
+    fn turn(&mut self) -> Result<bool> {
+        self.tell();
+        self.receive();
+        self.sweep();
+        self.admit()?;
+        self.tell();
+        if self.seats.iter().any(|seat| seat.job.is_some()) {
+            self.advance()?;
+            return Ok(true);
         }
+        Ok(!self.closing)
     }
 
     /// Puts what the slots hold where others can see it.
@@ -275,6 +281,7 @@ impl Scheduler {
         let mut generation = Generation::new(request, events, tokenizer, self.limits.context, cached, submitted);
         generation.reuses(cached, source);
         if !generation.prefilled(cached) {
+            generation.finish(StopReason::Cancelled);
             return Ok(());
         }
         seat.job = Some(Job::new(tokens, Task::Generate { prompt, generation: Box::new(generation) }));
