@@ -300,21 +300,18 @@ impl Scheduler {
         let shared = if self.seats[at].tenant == 0 { self.seats[at].session.common_prefix(before) } else { 0 };
         self.keep_what_goes(at, shared);
         self.seats[at].give_to(0);
-        let begun = match from {
-            Some(from) => {
-                let shared = self.seats[from].session.common_prefix(before);
-                self.fork(at, from, shared).map(drop)
-            }
-            None => {
-                let session = &mut self.seats[at].session;
-                let keep = session.common_prefix(before);
-                session.rewind_near(self.model.as_mut(), keep).map(drop)
-            }
+        let begun = if let Some(from) = from {
+            let shared = self.seats[from].session.common_prefix(before);
+            self.fork(at, from, shared)
+        } else {
+            let session = &mut self.seats[at].session;
+            let keep = session.common_prefix(before);
+            session.rewind_near(self.model.as_mut(), keep)
         };
         let seat = &mut self.seats[at];
         (seat.trail, seat.opening) = (Trail::scratch(), 0);
         match begun {
-            Ok(()) => {
+            Ok(_) => {
                 seat.job = Some(Job::new(tokens, Task::Score(scoring)));
                 Ok(())
             }

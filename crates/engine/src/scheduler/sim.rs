@@ -129,7 +129,7 @@ impl Running {
             Directory::over(Box::new(memory.clone()), None, &kv, identity, Arc::clone(&counters)).expect("it opens");
         let (store, workers) = KvStore::over(directory, kv.clone(), Arc::clone(&counters));
         let checkpoints = CheckpointPolicy { interval: 32, ..CheckpointPolicy::default() };
-        let config = EngineConfig { checkpoints, kv: Some(kv), ..EngineConfig::default() };
+        let config = EngineConfig { queue: 1000, checkpoints, kv: Some(kv), ..EngineConfig::default() };
         let (handle, scheduler) =
             EngineHandle::over(Box::new(model), Arc::clone(&TOKENIZER), config, Some((store, counters)));
         Running { handle, scheduler, workers }

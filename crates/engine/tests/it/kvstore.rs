@@ -543,7 +543,7 @@ fn a_twentieth_of_the_file_system_stays_free() {
     assert_eq!(out.ids.len(), 6, "no room is no reason to fail");
     let before = settle(&engine);
     assert_eq!((before.writes, before.skipped.no_room), (0, 1));
-    // One checkpoint fits beside that twentieth, two do not: the newer one takes the place of the older, or stays out.
+    // With room beside that twentieth something is written; without, only what takes the place of something else.
     free.store(TOTAL / 20 + 100_000, Ordering::Relaxed);
     say(&engine, &ids(36, 1), |_| {});
     let after = settle(&engine);
@@ -551,8 +551,7 @@ fn a_twentieth_of_the_file_system_stays_free() {
     free.store(TOTAL / 20, Ordering::Relaxed);
     say(&engine, &ids(36, 2), |_| {});
     let last = settle(&engine);
-    assert_eq!(last.writes + last.skipped.no_room, after.writes + after.skipped.no_room + 1);
-    assert!(last.checkpoints <= 1, "{last:?}");
+    assert!(last.bytes <= after.bytes && last.skipped.no_room + last.evictions > after.skipped.no_room, "{last:?}");
 }
 
 #[test]
