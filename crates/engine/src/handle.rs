@@ -53,7 +53,7 @@ impl Default for EngineConfig {
 /// The door to one engine thread. Clones share it; when the last one is dropped the thread finishes what runs and ends.
 #[derive(Clone)]
 pub struct EngineHandle {
-    inbox: Sender<Message>,
+    pub(crate) inbox: Sender<Message>,
     shared: Arc<Shared>,
 }
 
@@ -64,10 +64,8 @@ impl EngineHandle {
     /// If the model's limits admit no work, the system gives no thread, or the store cannot be opened or is in use.
     pub fn start(model: Box<dyn Model>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Result<EngineHandle> {
         let limits = model.limits();
-        let n_vocab = model.shape().n_vocab;
-        let active = config.max_active;
         for (name, found) in [
-            ("max_active", active),
+            ("max_active", config.max_active),
             ("slots", limits.slots),
             ("max_rows", limits.max_rows),
             ("context", limits.context),
@@ -80,13 +78,30 @@ impl EngineHandle {
         let identity = Identity { fingerprint: model.fingerprint(), variant: model.variant() };
         let open = |kv: &KvStoreConfig| KvStore::start(kv.clone(), identity, Arc::clone(&counters));
         let kv = config.kv.as_ref().map(open).transpose()?;
+        let (handle, scheduler) = EngineHandle::over(model, tokenizer, config, kv.map(|kv| (kv, counters)));
+        let thread = thread::Builder::new()
+            .name("ds4-engine".to_owned())
+            .spawn(move || scheduler.run_to_end())
+            .map_err(|e| Error::Stopped(format!("cannot start its thread: {e}")))?;
+        *handle.shared.lock_thread() = Some(thread);
+        Ok(handle)
+    }
+
+    /// The door, and what is behind it.
+    pub(crate) fn over(
+        model: Box<dyn Model>,
+        tokenizer: Arc<Tokenizer>,
+        config: EngineConfig,
+        kv: Option<(KvStore, Arc<Counters>)>,
+    ) -> (EngineHandle, Scheduler) {
+        let (kv, counters) = kv.unzip();
         let shared = Arc::new(Shared {
-            kv: kv.is_some().then_some(counters),
-            limits,
-            n_vocab,
+            kv: counters,
+            limits: model.limits(),
+            n_vocab: model.shape().n_vocab,
             fingerprint: model.fingerprint(),
             queue: config.queue,
-            active: limits.slots.min(active),
+            active: model.limits().slots.min(config.max_active),
             waiting: AtomicUsize::new(0),
             steps: AtomicU64::new(0),
             running: AtomicUsize::new(0),
@@ -96,13 +111,8 @@ impl EngineHandle {
             thread: Mutex::new(None),
         });
         let (inbox, receiver) = mpsc::channel();
-        let of_thread = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("ds4-engine".to_owned())
-            .spawn(move || Scheduler::new(model, tokenizer, config, receiver, of_thread, kv).run_to_end())
-            .map_err(|e| Error::Stopped(format!("cannot start its thread: {e}")))?;
-        *shared.lock_thread() = Some(thread);
-        Ok(EngineHandle { inbox, shared })
+        let scheduler = Scheduler::new(model, tokenizer, config, receiver, Arc::clone(&shared), kv);
+        (EngineHandle { inbox, shared }, scheduler)
     }
 
     /// What the model was opened for.

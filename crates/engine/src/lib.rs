@@ -30,8 +30,8 @@ pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};
 pub use handle::{Activity, EngineConfig, EngineHandle, STEP_SIZES};
 pub use kvstore::{
-    KvCompression, KvFault, KvFaults, KvLog, KvMisses, KvObject, KvOp, KvRole, KvSkips, KvStats, KvStoreConfig,
-    kv_list, kv_remove, kv_verify,
+    KvCompression, KvFault, KvFaults, KvLog, KvMisses, KvObject, KvOp, KvRole, KvSkips, KvSpace, KvStats,
+    KvStoreConfig, kv_list, kv_remove, kv_verify,
 };
 pub use live_match::LiveMatch;
 pub use request::{

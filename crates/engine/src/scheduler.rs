@@ -23,6 +23,8 @@ use crate::{EngineConfig, Error, Event, LiveMatch, Request, Result, ScoreEvent, 
 mod placement;
 mod queue;
 mod seat;
+#[cfg(test)]
+mod sim;
 mod stored;
 
 use placement::{Place, awaited, place};
@@ -91,18 +93,22 @@ impl Scheduler {
     }
 
     fn run(&mut self) -> Result<()> {
-        loop {
-            self.tell();
-            self.receive();
-            self.sweep();
-            self.admit()?;
-            self.tell();
-            if self.is_working() {
-                self.advance()?;
-            } else if self.closing {
-                return Ok(());
-            }
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One round: take in, give slots, a step. Says whether there is reason for another one.
+    fn turn(&mut self) -> Result<bool> {
+        self.tell();
+        self.receive();
+        self.sweep();
+        self.admit()?;
+        self.tell();
+        if self.is_working() {
+            self.advance()?;
+            return Ok(true);
         }
+        Ok(!self.closing)
     }
 
     /// Requests that have a slot.
@@ -295,6 +301,7 @@ impl Scheduler {
         let mut generation = Generation::new(request, events, tokenizer, self.limits.context, cached, submitted);
         generation.reuses(cached, source);
         if !generation.prefilled(cached) {
+            generation.finish(StopReason::Cancelled);
             return Ok(());
         }
         seat.job = Some(Job::new(tokens, Task::Generate { prompt, generation: Box::new(generation) }));
@@ -315,16 +322,16 @@ impl Scheduler {
         self.seats[at].give_to(0);
         let begun = if let Some(from) = from {
             let shared = self.seats[from].session.common_prefix(before);
-            self.fork(at, from, shared).map(drop)
+            self.fork(at, from, shared)
         } else {
             let session = &mut self.seats[at].session;
             let keep = session.common_prefix(before);
-            session.rewind_near(self.model.as_mut(), keep).map(drop)
+            session.rewind_near(self.model.as_mut(), keep)
         };
         let seat = &mut self.seats[at];
         (seat.trail, seat.opening) = (Trail::scratch(), 0);
         match begun {
-            Ok(()) => {
+            Ok(_) => {
                 seat.job = Some(Job::new(tokens, Task::Score(scoring)));
                 Ok(())
             }

@@ -13,6 +13,7 @@ use ds4_model::{Part, Variant};
 use super::config::KvStoreConfig;
 use super::disk::{Disk, TEMPORARY};
 use super::evict::{Newcomer, choose};
+use super::files::{Files, Folder};
 use super::format::{Bad, HEADER, Header, Kind, KvRole, MOST, decode, encode};
 use super::image::{Image, Rows, ranges, split};
 use super::index::{Index, Query};
@@ -81,12 +82,24 @@ pub(crate) enum Outcome {
 impl Directory {
     /// Locks and reads a directory: temporary files, damaged objects and what is left of unfinished saves go.
     pub(crate) fn open(config: &KvStoreConfig, identity: Identity, counters: Arc<Counters>) -> Result<Directory> {
-        let disk = Disk::new(&config.dir, config.faults.clone());
+        let folder = Folder::new(&config.dir);
         let failed = |error: io::Error| Error::KvStore(format!("{}: {error}", config.dir.display()));
         if !config.readonly {
-            disk.create_dir().map_err(failed)?;
+            folder.create_dir().map_err(failed)?;
         }
-        let lock = lock(&disk, config)?;
+        let lock = lock(&folder, config)?;
+        Directory::over(Box::new(folder), lock, config, identity, counters)
+    }
+
+    /// Reads files that nobody else writes to, for which `lock` stands.
+    pub(crate) fn over(
+        files: Box<dyn Files>,
+        lock: Option<File>,
+        config: &KvStoreConfig,
+        identity: Identity,
+        counters: Arc<Counters>,
+    ) -> Result<Directory> {
+        let disk = Disk::new(files, config.faults.clone());
         let config = config.clone();
         let index = Mutex::default();
         let directory = Directory { disk, config, identity, index, counters, _lock: lock };
@@ -105,7 +118,7 @@ impl Directory {
                 self.unlink(&entry.name);
                 continue;
             }
-            let header = match self.disk.head::<HEADER>(&entry.name) {
+            let header = match self.disk.head(&entry.name, HEADER) {
                 Ok(head) => Header::parse(&head, entry.bytes),
                 Err(error) => {
                     self.note(&entry.name, &error.to_string());
@@ -396,6 +409,12 @@ impl Directory {
         true
     }
 
+    /// Keys of all checkpoints.
+    #[cfg(test)]
+    pub(crate) fn checkpoints(&self) -> Vec<Key> {
+        self.index().tails().map(|tail| tail.header.key).collect()
+    }
+
     /// Whether the first `to` tokens have all their segments.
     pub(crate) fn has_segments(&self, tenant: u64, tokens: &[u32], to: u32) -> bool {
         let owner = Owner { fingerprint: self.identity.fingerprint, tenant };
@@ -496,9 +515,9 @@ impl From<io::Error> for Trouble {
 }
 
 /// One writer, or any number of readers.
-fn lock(disk: &Disk, config: &KvStoreConfig) -> Result<Option<File>> {
+fn lock(folder: &Folder, config: &KvStoreConfig) -> Result<Option<File>> {
     let failed = |what: String| Error::KvStore(format!("{}: {what}", config.dir.display()));
-    let file = match disk.lock_file(LOCK, !config.readonly) {
+    let file = match folder.lock_file(LOCK, !config.readonly) {
         Ok(file) => file,
         // Nobody ever wrote here.
         Err(error) if config.readonly && error.kind() == io::ErrorKind::NotFound => return Ok(None),

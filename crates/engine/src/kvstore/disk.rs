@@ -1,24 +1,25 @@
-//! Every call that touches the file system, so that a test can make each of them fail. Knows names and bytes, not what they
-//! mean.
+//! How files come and go, and every fault that a test can inject on the way. Knows names and bytes, not what they mean; the
+//! calls themselves are `files`'.
 
 use std::fmt;
-use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+
+use super::files::{Entry, Files};
 
 /// One directory.
 pub(crate) struct Disk {
-    dir: PathBuf,
+    files: Box<dyn Files>,
     faults: KvFaults,
 }
 
-/// What a directory entry is like.
-pub(crate) struct Entry {
-    pub(crate) name: String,
-    pub(crate) bytes: u64,
-    pub(crate) modified: SystemTime,
+/// Room on a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvSpace {
+    /// What may still be written.
+    pub free: u64,
+    /// All there is.
+    pub total: u64,
 }
 
 /// A call that can be made to fail.
@@ -53,18 +54,28 @@ pub enum KvFault {
 
 /// Failures to inject: asked before every call. The default injects none.
 #[derive(Clone, Default)]
-pub struct KvFaults(Option<Arc<Ask>>);
+pub struct KvFaults {
+    ask: Option<Arc<Ask>>,
+    space: Option<Arc<Measure>>,
+}
 
 type Ask = dyn Fn(KvOp) -> Option<KvFault> + Send + Sync;
+type Measure = dyn Fn() -> KvSpace + Send + Sync;
 
 impl KvFaults {
     /// Asks `ask` before every call.
     pub fn new(ask: impl Fn(KvOp) -> Option<KvFault> + Send + Sync + 'static) -> Self {
-        KvFaults(Some(Arc::new(ask)))
+        KvFaults { ask: Some(Arc::new(ask)), space: None }
+    }
+
+    /// The same on a file system that has what `measure` says, whatever the real one has.
+    #[must_use]
+    pub fn with_space(self, measure: impl Fn() -> KvSpace + Send + Sync + 'static) -> Self {
+        KvFaults { space: Some(Arc::new(measure)), ..self }
     }
 
     fn ask(&self, op: KvOp) -> Option<KvFault> {
-        self.0.as_ref().and_then(|ask| ask(op))
+        self.ask.as_ref().and_then(|ask| ask(op))
     }
 
     fn check(&self, op: KvOp) -> io::Result<()> {
@@ -78,71 +89,34 @@ impl KvFaults {
 
 impl fmt::Debug for KvFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "KvFaults(..)" } else { "KvFaults" })
+        let none = self.ask.is_none() && self.space.is_none();
+        f.write_str(if none { "KvFaults" } else { "KvFaults(..)" })
     }
 }
 
 impl Disk {
-    pub(crate) fn new(dir: &Path, faults: KvFaults) -> Self {
-        Disk { dir: dir.to_owned(), faults }
-    }
-
-    /// Makes the directory if it is missing, for its owner alone.
-    pub(crate) fn create_dir(&self) -> io::Result<()> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&self.dir)
-    }
-
-    /// The file that is locked.
-    pub(crate) fn lock_file(&self, name: &str, write: bool) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(write).create(write).truncate(false);
-        private(&mut options).open(self.dir.join(name))
+    pub(crate) fn new(files: Box<dyn Files>, faults: KvFaults) -> Self {
+        Disk { files, faults }
     }
 
     /// Regular files and what they are like; whatever else lies there is not ours.
     pub(crate) fn list(&self) -> io::Result<Vec<Entry>> {
-        let mut out = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            // It may have gone since.
-            let Ok(meta) = entry.metadata() else { continue };
-            if let (true, Ok(name)) = (meta.is_file(), entry.file_name().into_string()) {
-                let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                out.push(Entry { name, bytes: meta.len(), modified });
-            }
-        }
-        Ok(out)
+        self.files.list()
     }
 
-    /// The first `N` bytes of a file, or all of it if there are fewer.
-    pub(crate) fn head<const N: usize>(&self, name: &str) -> io::Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(N);
-        self.open(name)?.take(N as u64).read_to_end(&mut out)?;
-        Ok(out)
+    /// The first `n` bytes of a file, or all of it if there are fewer.
+    pub(crate) fn head(&self, name: &str, n: usize) -> io::Result<Vec<u8>> {
+        self.files.read(name, n as u64)
     }
 
     /// A whole file of at most `most` bytes.
     pub(crate) fn read(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
         self.faults.check(KvOp::Read)?;
-        let file = self.open(name)?;
-        let bytes = file.metadata()?.len();
+        let bytes = self.files.len(name)?;
         if bytes > most {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let mut out = Vec::new();
-        out.try_reserve_exact(bytes as usize)?;
-        file.take(bytes).read_to_end(&mut out)?;
-        Ok(out)
-    }
-
-    fn open(&self, name: &str) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        private(&mut options).open(self.dir.join(name))
+        self.files.read(name, bytes)
     }
 
     /// Writes `bytes` under a name of its own, makes them durable and gives them their name. `pace` is called after every
@@ -156,11 +130,11 @@ impl Disk {
         let temporary = format!("{name}{TEMPORARY}");
         let done = self.write_temporary(&temporary, bytes, pace).and_then(|()| {
             self.faults.check(KvOp::Rename)?;
-            fs::rename(self.dir.join(&temporary), self.dir.join(name))
+            self.files.rename(&temporary, name)
         });
         if done.is_err() {
             // If this fails too, the next opening removes it.
-            let _ = fs::remove_file(self.dir.join(&temporary));
+            let _ = self.files.remove(&temporary);
         }
         done
     }
@@ -172,71 +146,52 @@ impl Disk {
         pace: &mut dyn FnMut(usize) -> io::Result<()>,
     ) -> io::Result<()> {
         self.faults.check(KvOp::Create)?;
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        let mut file = match private(&mut options).open(self.dir.join(name)) {
+        let mut file = match self.files.create(name) {
             // Left by a save that could not clean up behind itself.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(self.dir.join(name))?;
-                private(&mut options).open(self.dir.join(name))?
+                self.files.remove(name)?;
+                self.files.create(name)?
             }
             other => other?,
         };
         for piece in bytes.chunks(PIECE) {
             match self.faults.ask(KvOp::Write) {
-                None => file.write_all(piece)?,
+                None => file.write(piece)?,
                 Some(KvFault::Error(kind)) => return Err(kind.into()),
-                Some(KvFault::Torn) => file.write_all(&piece[..piece.len() / 2])?,
+                Some(KvFault::Torn) => file.write(&piece[..piece.len() / 2])?,
                 Some(KvFault::Short) => {
-                    file.write_all(&piece[..piece.len() / 2])?;
+                    file.write(&piece[..piece.len() / 2])?;
                     return Err(io::ErrorKind::StorageFull.into());
                 }
             }
             pace(piece.len())?;
         }
         self.faults.check(KvOp::Sync)?;
-        file.sync_all()
+        file.sync()
     }
 
     /// Makes names durable.
     pub(crate) fn sync_dir(&self) -> io::Result<()> {
         self.faults.check(KvOp::SyncDir)?;
-        if cfg!(unix) { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+        self.files.sync_dir()
     }
 
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         self.faults.check(KvOp::Remove)?;
-        fs::remove_file(self.dir.join(name))
+        self.files.remove(name)
     }
 
     /// Marks a file as used now.
     pub(crate) fn touch(&self, name: &str) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.append(true);
-        let file = private(&mut options).open(self.dir.join(name))?;
-        file.set_times(FileTimes::new().set_modified(SystemTime::now()))
+        self.files.touch(name)
     }
 
-    /// Bytes that may still be written before less than a twentieth of the file system is free.
+    /// Bytes that may still be written before less than a twentieth of the file system is free; what cannot be told is no
+    /// limit.
     pub(crate) fn spare(&self) -> u64 {
-        #[cfg(unix)]
-        if let Ok(stat) = rustix::fs::statvfs(&self.dir) {
-            let (free, all) =
-                (stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize));
-            return free.saturating_sub(all / 20);
-        }
-        u64::MAX
+        let space = self.faults.space.as_ref().map(|measure| measure()).or_else(|| self.files.space());
+        space.map_or(u64::MAX, |space| space.free.saturating_sub(space.total / 20))
     }
-}
-
-/// For the owner alone, and never through a link.
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-    }
-    options
 }
 
 /// How names end until their files are complete.

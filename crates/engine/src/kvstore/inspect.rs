@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::directory::{LOCK, parse_name};
-use super::disk::{Disk, Entry, KvFaults};
+use super::disk::{Disk, KvFaults};
+use super::files::{Entry, Folder};
 use super::format::{Bad, HEADER, Header, Kind, KvRole, MOST, decode};
 use super::index::Index;
 use crate::{Error, Result};
@@ -74,7 +75,7 @@ impl KvObject {
 /// # Errors
 /// `KvStore` if the directory cannot be read.
 pub fn kv_list(dir: &Path) -> Result<Vec<KvObject>> {
-    let disk = Disk::new(dir, KvFaults::default());
+    let disk = Disk::new(Box::new(Folder::new(dir)), KvFaults::default());
     let mut out: Vec<KvObject> = Vec::new();
     for entry in objects(&disk, dir)? {
         if let Ok(header) = header(&disk, &entry) {
@@ -90,7 +91,7 @@ pub fn kv_list(dir: &Path) -> Result<Vec<KvObject>> {
 /// # Errors
 /// `KvStore` if the directory cannot be read.
 pub fn kv_verify(dir: &Path) -> Result<Vec<(String, String)>> {
-    let disk = Disk::new(dir, KvFaults::default());
+    let disk = Disk::new(Box::new(Folder::new(dir)), KvFaults::default());
     let mut index = Index::default();
     let (mut out, mut tails, mut segments) = (Vec::new(), Vec::new(), Vec::new());
     for entry in objects(&disk, dir)? {
@@ -126,9 +127,9 @@ pub fn kv_verify(dir: &Path) -> Result<Vec<(String, String)>> {
 /// `KvStore` if the store is in use or a file cannot be removed.
 pub fn kv_remove(dir: &Path, prefix: &str) -> Result<(usize, u64)> {
     let failed = |error: io::Error| Error::KvStore(format!("{}: {error}", dir.display()));
-    let disk = Disk::new(dir, KvFaults::default());
+    let disk = Disk::new(Box::new(Folder::new(dir)), KvFaults::default());
     let entries = objects(&disk, dir)?;
-    let lock = disk.lock_file(LOCK, true).map_err(failed)?;
+    let lock = Folder::new(dir).lock_file(LOCK, true).map_err(failed)?;
     if lock.try_lock().is_err() {
         return Err(Error::KvStore(format!("{}: in use by another process", dir.display())));
     }
@@ -167,7 +168,7 @@ fn objects(disk: &Disk, dir: &Path) -> Result<Vec<Entry>> {
 }
 
 fn header(disk: &Disk, entry: &Entry) -> Result<Header, String> {
-    let head = disk.head::<HEADER>(&entry.name).map_err(|error| error.to_string())?;
+    let head = disk.head(&entry.name, HEADER).map_err(|error| error.to_string())?;
     let header = Header::parse(&head, entry.bytes).map_err(|Bad(what)| what.to_owned())?;
     if header.name() == entry.name { Ok(header) } else { Err("another's header".to_owned()) }
 }

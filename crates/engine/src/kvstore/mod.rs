@@ -10,22 +10,31 @@ mod config;
 mod directory;
 mod disk;
 mod evict;
+mod files;
 mod format;
 mod image;
 mod index;
 mod inspect;
 mod key;
+#[cfg(test)]
+mod memory;
 mod stats;
 mod worker;
 
 pub use config::{KvCompression, KvLog, KvStoreConfig};
-pub use disk::{KvFault, KvFaults, KvOp};
+pub use disk::{KvFault, KvFaults, KvOp, KvSpace};
 pub use format::KvRole;
 pub use inspect::{KvObject, kv_list, kv_remove, kv_verify};
 pub use stats::{KvMisses, KvSkips, KvStats};
 
+#[cfg(test)]
+pub(crate) use directory::Directory;
 pub(crate) use directory::Identity;
 pub(crate) use image::Image;
 pub(crate) use key::Key;
+#[cfg(test)]
+pub(crate) use memory::Memory;
 pub(crate) use stats::Counters;
 pub(crate) use worker::{Answer, Fetch, KvStore, Save};
+#[cfg(test)]
+pub(crate) use worker::{Workers, Writer};

@@ -103,28 +103,36 @@ impl Load {
 impl KvStore {
     /// Opens the directory and starts the threads.
     pub(crate) fn start(config: KvStoreConfig, identity: Identity, counters: Arc<Counters>) -> Result<KvStore> {
-        let directory = Arc::new(Directory::open(&config, identity, Arc::clone(&counters))?);
+        let directory = Directory::open(&config, identity, Arc::clone(&counters))?;
+        let (mut store, Workers { reader, writer }) = KvStore::over(directory, config, counters);
+        store.threads.push(spawn("ds4-kv-reader", move || reader.run())?);
+        if let Some(writer) = writer {
+            store.threads.push(spawn("ds4-kv-writer", move || writer.run())?);
+        }
+        Ok(store)
+    }
+
+    /// The engine's end of a directory, and those who work at the other one.
+    pub(crate) fn over(directory: Directory, config: KvStoreConfig, counters: Arc<Counters>) -> (KvStore, Workers) {
+        let directory = Arc::new(directory);
         let load = Arc::new(Load::default());
         let (reader, readings) = mpsc::channel();
-        let reading = Arc::clone(&directory);
-        let mut threads = vec![spawn("ds4-kv-reader", move || read_all(&reading, &readings))?];
-        let writer = if config.readonly {
-            None
-        } else {
-            let (writer, writings) = mpsc::sync_channel(QUEUE);
-            let counters = Arc::clone(&counters);
-            let writer_of = Writer {
-                directory: Arc::clone(&directory),
-                counters,
-                load: Arc::clone(&load),
-                reader: reader.clone(),
-                free: None,
-            };
-            let rate = u64::from(config.write_mbps) << 20;
-            threads.push(spawn("ds4-kv-writer", move || writer_of.run(&writings, rate))?);
-            Some(writer)
+        let (writer, writings) = mpsc::sync_channel(QUEUE);
+        let working = Writer {
+            directory: Arc::clone(&directory),
+            counters: Arc::clone(&counters),
+            load: Arc::clone(&load),
+            reader: reader.clone(),
+            free: None,
+            rate: u64::from(config.write_mbps) << 20,
+            work: writings,
         };
-        Ok(KvStore { config, directory, counters, writer, reader: Some(reader), load, threads })
+        let workers = Workers {
+            reader: Reader { directory: Arc::clone(&directory), work: readings },
+            writer: (!config.readonly).then_some(working),
+        };
+        let writer = (!config.readonly).then_some(writer);
+        (KvStore { config, directory, counters, writer, reader: Some(reader), load, threads: Vec::new() }, workers)
     }
 
     pub(crate) fn config(&self) -> &KvStoreConfig {
@@ -196,6 +204,12 @@ impl KvStore {
         }
     }
 
+    /// Keys of all checkpoints.
+    #[cfg(test)]
+    pub(crate) fn checkpoints(&self) -> Vec<Key> {
+        self.directory.checkpoints()
+    }
+
     /// Whether the first `to` tokens have all their rows on disk. Waits for the index; not for the step loop.
     pub(crate) fn has_rows(&self, tenant: u64, tokens: &[u32], to: u32) -> bool {
         self.directory.has_segments(tenant, tokens, to)
@@ -235,47 +249,82 @@ impl Drop for KvStore {
     }
 }
 
-fn read_all(directory: &Arc<Directory>, work: &Receiver<Reading>) {
-    for reading in work {
+/// Who does what is handed over: a thread each, or a test that lets them do one thing at a time.
+pub(crate) struct Workers {
+    pub(crate) reader: Reader,
+    /// Absent if nothing may be written.
+    pub(crate) writer: Option<Writer>,
+}
+
+pub(crate) struct Reader {
+    directory: Arc<Directory>,
+    work: Receiver<Reading>,
+}
+
+impl Reader {
+    fn run(self) {
+        self.work.iter().for_each(|reading| self.take(reading));
+    }
+
+    fn take(&self, reading: Reading) {
         match reading {
             Reading::Fetch(Fetch { tenant, tokens, over, answer }) => {
-                answer.give(directory.fetch(tenant, &tokens, over));
+                answer.give(self.directory.fetch(tenant, &tokens, over));
             }
-            Reading::Forget(key) => directory.remove(Kind::Tail, key),
+            Reading::Forget(key) => self.directory.remove(Kind::Tail, key),
         }
+    }
+
+    /// Does one thing, if there is any.
+    #[cfg(test)]
+    pub(crate) fn turn(&self) -> bool {
+        self.work.try_recv().map(|reading| self.take(reading)).is_ok()
     }
 }
 
-struct Writer {
+pub(crate) struct Writer {
     directory: Arc<Directory>,
     counters: Arc<Counters>,
     load: Arc<Load>,
     reader: Sender<Reading>,
     /// When the next bytes may be written.
     free: Option<Instant>,
+    /// Bytes a second; 0 for no limit.
+    rate: u64,
+    work: Receiver<Writing>,
 }
 
 impl Writer {
-    fn run(mut self, work: &Receiver<Writing>, rate: u64) {
-        for writing in work {
-            match writing {
-                Writing::Save(save) => {
-                    self.save(&save, rate);
-                    self.load.bytes.fetch_sub(save.state.len() as u64, Ordering::Relaxed);
-                    self.load.sequences().pop_front();
-                    self.counters.pending.sub(1);
-                }
-                // A reader that is gone answers with the drop of the answer.
-                Writing::Fetch(fetch) => drop(self.reader.send(Reading::Fetch(fetch))),
-                // Whoever asked may have run out of patience.
-                Writing::Flush(done) => drop(done.send(())),
-            }
+    fn run(mut self) {
+        while let Ok(writing) = self.work.recv() {
+            self.take(writing);
         }
     }
 
-    fn save(&mut self, save: &Save, rate: u64) {
-        let Writer { directory, counters, load, free, .. } = self;
-        let outcome = directory.store(save, &mut |bytes| pace(load, free, bytes as u64, rate));
+    fn take(&mut self, writing: Writing) {
+        match writing {
+            Writing::Save(save) => {
+                self.save(&save);
+                self.load.bytes.fetch_sub(save.state.len() as u64, Ordering::Relaxed);
+                self.load.sequences().pop_front();
+                self.counters.pending.sub(1);
+            }
+            // A reader that is gone answers with the drop of the answer.
+            Writing::Fetch(fetch) => drop(self.reader.send(Reading::Fetch(fetch))),
+            // Whoever asked may have run out of patience.
+            Writing::Flush(done) => drop(done.send(())),
+        }
+    }
+
+    /// Does one thing, if there is any.
+    #[cfg(test)]
+    pub(crate) fn turn(&mut self) -> bool {
+        self.work.try_recv().map(|writing| self.take(writing)).is_ok()
+    }
+
+    fn save(&mut self, save: &Save) {
+        let Writer { directory, counters, load, free, rate, .. } = self;
+        let outcome = directory.store(save, &mut |bytes| pace(load, free, bytes as u64, *rate));
         match &outcome {
             Ok(Outcome::Written) => counters.writes.add(1),
             Ok(Outcome::Duplicate) => counters.duplicate.add(1),

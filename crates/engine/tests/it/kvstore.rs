@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use ds4_cpu::{Options, load};
 use ds4_engine::{
-    EngineConfig, EngineHandle, KvCompression, KvFault, KvFaults, KvLog, KvOp, KvRole, KvStats, KvStoreConfig, Request,
-    Source, kv_list, kv_remove, kv_verify,
+    EngineConfig, EngineHandle, KvCompression, KvFault, KvFaults, KvLog, KvOp, KvRole, KvSpace, KvStats, KvStoreConfig,
+    Request, Source, kv_list, kv_remove, kv_verify,
 };
 use ds4_model::{Limits, Model};
 use tempfile::TempDir;
@@ -28,8 +28,14 @@ pub(crate) fn config(dir: &Path) -> KvStoreConfig {
         boundary_align: 32,
         turn_tokens: 24,
         write_mbps: 0,
+        faults: KvFaults::default().with_space(roomy),
         ..KvStoreConfig::new(dir)
     }
+}
+
+/// A file system with room, whatever the one has that the tests run on.
+fn roomy() -> KvSpace {
+    KvSpace { free: 1 << 40, total: 1 << 40 }
 }
 
 pub(crate) fn over(fake: Fake, kv: KvStoreConfig) -> (EngineHandle, Watch) {
@@ -243,6 +249,7 @@ fn a_state_still_on_its_way_to_the_disk_is_waited_for() {
         }
         None
     });
+    let faults = faults.with_space(roomy);
     let kv = KvStoreConfig { turn_tokens: 0, cold_max_tokens: 0, faults, ..config(dir.path()) };
     let (engine, _) = over(Fake::new(Limits { slots: 1, ..LIMITS }), kv);
     let (_, (said, _)) = say(&engine, &ids(60, 0), |_| {});
@@ -424,6 +431,7 @@ fn no_failure_of_the_disk_ends_a_request() {
                 due.then_some(fault)
             });
             for faults in [faults, KvFaults::default()] {
+                let faults = faults.with_space(roomy);
                 let kv = KvStoreConfig { faults, ..config(dir.path()) };
                 let (engine, _) = over(Fake::new(Limits { slots: 1, ..LIMITS }), kv);
                 for _ in 0..2 {
@@ -495,6 +503,7 @@ fn a_request_that_waits_for_the_disk_holds_nobody_up() {
         }
         None
     });
+    let faults = faults.with_space(roomy);
     let (engine, _) = over(Fake::new(LIMITS), KvStoreConfig { faults, ..config(dir.path()) });
     let waiting = submit(&engine, &prompt, |_| {});
     while !reading.load(Ordering::SeqCst) {
@@ -519,6 +528,33 @@ fn a_budget_of_nothing_removes_everything_and_serves_on() {
     assert_eq!(say(&engine, &prompt, |_| {}).0.usage().source, Source::None);
     assert!(settle(&engine).skipped.no_room > 0);
     assert_eq!(files(dir.path(), "").len(), 1, "the lock");
+}
+
+#[test]
+fn a_twentieth_of_the_file_system_stays_free() {
+    const TOTAL: u64 = 20 << 20;
+    let dir = TempDir::new().unwrap();
+    let free = Arc::new(AtomicU64::new(TOTAL / 20));
+    let measured = Arc::clone(&free);
+    let space = move || KvSpace { free: measured.load(Ordering::Relaxed), total: TOTAL };
+    let kv = KvStoreConfig { faults: KvFaults::default().with_space(space), turn_tokens: 0, ..config(dir.path()) };
+    let (engine, _) = over(Fake::new(LIMITS), kv);
+    let (out, _) = say(&engine, &ids(36, 0), |_| {});
+    assert_eq!(out.ids.len(), 6, "no room is no reason to fail");
+    let before = settle(&engine);
+    assert_eq!((before.writes, before.skipped.no_room), (0, 1));
+    // With room beside that twentieth something is written; without, only what takes the place of something else.
+    free.store(TOTAL / 20 + 100_000, Ordering::Relaxed);
+    say(&engine, &ids(36, 1), |_| {});
+    let after = settle(&engine);
+    assert_eq!((after.writes, after.evictions), (1, [0; 5]));
+    free.store(TOTAL / 20, Ordering::Relaxed);
+    say(&engine, &ids(36, 2), |_| {});
+    let last = settle(&engine);
+    assert!(
+        last.bytes <= after.bytes && last.skipped.no_room + last.evictions.iter().sum::<u64>() > after.skipped.no_room,
+        "{last:?}"
+    );
 }
 
 #[test]
