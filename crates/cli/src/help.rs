@@ -271,6 +271,15 @@ HTTP
       --allowed-host NAME    names that the Host header may carry, beside addresses and loopback names; used without keys
       --max-body-mb N (64), --max-connections N (512), --io-timeout-sec N (10), --idle-timeout-sec N (75),
       --request-timeout-sec N (0: none), --sse-keepalive-sec N (5, 0: none), --drain-timeout-sec N (30)
+STATES BEYOND THEIR SLOT
+      --kv-disk-dir DIR      kept on disk, and there after a restart; without it in host memory
+      --kv-disk-space-mb N   at most so much, default 4096; a twentieth of the file system stays free
+      --kv-ram-mb N          without a directory: at most so much, default a tenth of the free memory
+      --kv-cache-min-tokens N (512), --kv-cache-cold-max-tokens N (30000, 0: none),
+      --kv-cache-continued-interval-tokens N (10000, 0: none), --kv-cache-boundary-trim-tokens N (32),
+      --kv-cache-boundary-align-tokens N (2048, 0: none)   what is saved when: docs/kvstore.md
+      --kv-cache-reject-different-quant   never go on from a state of the model in another quantisation
+      --kv-disk-write-mbps N (500, 0: no limit); --kv-disk-compress none|lz4; --kv-cache-readonly
 ANSWERS
       --served-model-name NAME   may be repeated, the first is canonical; --strict-model refuses all others
       --think, --think-max, --nothink   when the request does not say

@@ -67,7 +67,10 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     }
     let addresses = server.addresses().to_vec();
     let (queue, active, quantum, parallel) = (options.queue, options.active, options.quantum, options.parallel);
-    let kv = options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}"))));
+    let kv = options.kv.store(KvLog::new(|line| note(format_args!("kv: {line}"))), available());
+    let place = kv.dir.as_ref().map_or_else(|| "host memory".to_owned(), |dir| dir.display().to_string());
+    note(format_args!("states beyond their slot: {place}, at most {} MiB", kv.space_mb));
+    let kv = Some(kv);
     // The device is ours until the server has ended.
     let lock = Arc::new(OnceLock::new());
     let keep = Arc::clone(&lock);

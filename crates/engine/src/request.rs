@@ -218,7 +218,9 @@ pub enum Source {
     None,
     /// A slot held it.
     Live,
-    /// It was read from the store.
+    /// The store had it in host memory.
+    Ram,
+    /// The store read it from disk.
     Disk,
 }
 

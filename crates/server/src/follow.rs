@@ -327,6 +327,7 @@ fn tier(source: Source) -> &'static str {
     match source {
         Source::None => "none",
         Source::Live => "gpu",
+        Source::Ram => "ram",
         Source::Disk => "disk",
     }
 }

@@ -12,17 +12,15 @@ use super::options::choice;
 /// What was asked for.
 #[derive(Clone, Debug)]
 pub(super) struct KvFlags {
-    /// None: no store.
-    dir: Option<PathBuf>,
-    /// Its settings, but for the directory.
     settings: KvStoreConfig,
-    ram_mb: u64,
+    /// Host memory for states, if there is no directory. 0: a tenth of it.
+    ram_mb: Option<u64>,
     zstd: bool,
 }
 
 impl Default for KvFlags {
     fn default() -> Self {
-        Self { dir: None, settings: KvStoreConfig::new(""), ram_mb: 0, zstd: false }
+        Self { settings: KvStoreConfig::in_memory(), ram_mb: None, zstd: false }
     }
 }
 
@@ -31,8 +29,8 @@ impl KvFlags {
         let tokens = 0..=u64::from(u32::MAX);
         let store = &mut self.settings;
         match flag {
-            "--kv-disk-dir" => self.dir = Some(args.path(flag)?),
-            "--kv-ram-mb" => self.ram_mb = args.int(flag, 0..=1 << 32)?,
+            "--kv-disk-dir" => store.dir = Some(args.path(flag)?),
+            "--kv-ram-mb" => self.ram_mb = Some(args.int(flag, 0..=1 << 32)?),
             "--kv-disk-space-mb" => store.space_mb = args.int(flag, 1..=1 << 40)?,
             "--kv-cache-min-tokens" => store.min_tokens = args.int(flag, tokens)? as u32,
             "--kv-cache-cold-max-tokens" => store.cold_max_tokens = args.int(flag, tokens)? as u32,
@@ -52,17 +50,23 @@ impl KvFlags {
         Ok(true)
     }
 
-    /// The store that was asked for; what it has to say goes to `log`.
-    pub(super) fn store(&self, log: KvLog) -> Option<KvStoreConfig> {
-        Some(KvStoreConfig { dir: self.dir.clone()?, log, ..self.settings.clone() })
+    /// The store that was asked for; what it has to say goes to `log`. `memory` is what the machine has, in bytes.
+    pub(super) fn store(&self, log: KvLog, memory: Option<u64>) -> KvStoreConfig {
+        let store = KvStoreConfig { log, ..self.settings.clone() };
+        if store.dir.is_some() {
+            return store;
+        }
+        let tenth = memory.map_or(store.space_mb, |bytes| (bytes / 10) >> 20);
+        let space_mb = self.ram_mb.filter(|&mb| mb > 0).unwrap_or(tenth);
+        KvStoreConfig { space_mb, write_mbps: 0, readonly: false, ..store }
     }
 
     /// Where turns and responses are kept: beside the states. And whether nothing may be written there.
     pub(super) fn journals(&self) -> (Option<PathBuf>, bool) {
-        (self.dir.clone(), self.settings.readonly)
+        (self.settings.dir.clone(), self.settings.readonly)
     }
 
-    /// Refuses what contradicts itself, and what this build cannot do. Flags of a cache that is off change nothing.
+    /// Refuses what contradicts itself, and what this build cannot do.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let KvStoreConfig { cold_max_tokens, min_tokens, .. } = self.settings;
         if cold_max_tokens != 0 && cold_max_tokens < min_tokens {
@@ -73,8 +77,10 @@ impl KvFlags {
         if self.zstd {
             return Err(usage("--kv-disk-compress=zstd is not supported by this build: use lz4 or none"));
         }
-        if self.ram_mb > 0 {
-            return Err(usage("--kv-ram-mb is not supported by this build"));
+        if self.ram_mb.is_some() && self.settings.dir.is_some() {
+            return Err(usage(
+                "--kv-ram-mb is for a server without --kv-disk-dir: files of that directory stay in memory by themselves",
+            ));
         }
         Ok(())
     }

@@ -9,9 +9,9 @@ use super::disk::KvFaults;
 /// Settings of the store (server.md 12.6).
 #[derive(Clone, Debug)]
 pub struct KvStoreConfig {
-    /// Its directory; made if it is missing.
-    pub dir: PathBuf,
-    /// Most bytes of all files, in MiB. Beside that, 5% of the file system stay free.
+    /// Its directory, made if it is missing. None: host memory, and gone with the process.
+    pub dir: Option<PathBuf>,
+    /// Most bytes of everything kept, in MiB. Beside that, 5% of the file system stay free.
     pub space_mb: u64,
     /// Shorter prefixes are neither saved nor looked for.
     pub min_tokens: u32,
@@ -44,8 +44,13 @@ pub struct KvStoreConfig {
 impl KvStoreConfig {
     /// The defaults for a directory.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
+        KvStoreConfig { dir: Some(dir.into()), ..KvStoreConfig::in_memory() }
+    }
+
+    /// The defaults for host memory.
+    pub fn in_memory() -> Self {
         KvStoreConfig {
-            dir: dir.into(),
+            dir: None,
             space_mb: 4096,
             min_tokens: 512,
             cold_max_tokens: 30_000,

@@ -1,6 +1,7 @@
 //! The directory as a whole: opening it, finding and reading a checkpoint, writing one, making room. Called from the two
 //! background threads; the index is locked only while nothing touches the disk.
 
+use std::fmt::Display;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::ops::Range;
@@ -18,6 +19,7 @@ use super::format::{Bad, HEADER, Header, Kind, KvRole, MOST, decode, encode};
 use super::image::{Image, Rows, ranges, split};
 use super::index::{Index, Query};
 use super::key::{Chain, Key, Owner};
+use super::ram::Ram;
 use super::stats::Counters;
 use crate::{Error, Result};
 
@@ -82,10 +84,12 @@ pub(crate) enum Outcome {
 impl Directory {
     /// Locks and reads a directory: temporary files, damaged objects and what is left of unfinished saves go.
     pub(crate) fn open(config: &KvStoreConfig, identity: Identity, counters: Arc<Counters>) -> Result<Directory> {
-        let folder = Folder::new(&config.dir);
-        let failed = |error: io::Error| Error::KvStore(format!("{}: {error}", config.dir.display()));
+        let Some(dir) = &config.dir else {
+            return Directory::over(Box::new(Ram::default()), None, config, identity, counters);
+        };
+        let folder = Folder::new(dir);
         if !config.readonly {
-            folder.create_dir().map_err(failed)?;
+            folder.create_dir().map_err(|error| failed(config, error))?;
         }
         let lock = lock(&folder, config)?;
         Directory::over(Box::new(folder), lock, config, identity, counters)
@@ -103,7 +107,7 @@ impl Directory {
         let config = config.clone();
         let index = Mutex::default();
         let directory = Directory { disk, config, identity, index, counters, _lock: lock };
-        directory.scan().map_err(|error| Error::KvStore(format!("{}: {error}", directory.config.dir.display())))?;
+        directory.scan().map_err(|error| failed(&directory.config, error))?;
         directory.make_room(0, None);
         Ok(directory)
     }
@@ -514,9 +518,14 @@ impl From<io::Error> for Trouble {
     }
 }
 
+fn failed(config: &KvStoreConfig, what: impl Display) -> Error {
+    let place = config.dir.as_ref().map_or_else(|| "host memory".to_owned(), |dir| dir.display().to_string());
+    Error::KvStore(format!("{place}: {what}"))
+}
+
 /// One writer, or any number of readers.
 fn lock(folder: &Folder, config: &KvStoreConfig) -> Result<Option<File>> {
-    let failed = |what: String| Error::KvStore(format!("{}: {what}", config.dir.display()));
+    let failed = |what: String| failed(config, what);
     let file = match folder.lock_file(LOCK, !config.readonly) {
         Ok(file) => file,
         // Nobody ever wrote here.

@@ -18,6 +18,7 @@ mod inspect;
 mod key;
 #[cfg(test)]
 mod memory;
+mod ram;
 mod stats;
 mod worker;
 

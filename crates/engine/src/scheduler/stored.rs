@@ -101,6 +101,7 @@ impl Scheduler {
             (None, None) => self.seats[at].session.reuse(self.model.as_mut(), prompt)?,
         };
         let source = match restored {
+            Some(_) if self.kv.as_ref().is_some_and(|kv| kv.config().dir.is_none()) => Source::Ram,
             Some(_) => Source::Disk,
             None if cached > 0 => Source::Live,
             None => Source::None,
@@ -244,6 +245,10 @@ impl Scheduler {
     /// Saves every sequence and waits for the disk until `until`.
     pub(super) fn save_all(&mut self, until: Instant) -> ShutdownReport {
         let mut report = ShutdownReport::default();
+        if self.kv.as_ref().is_none_or(|kv| kv.config().dir.is_none()) {
+            // What is in memory goes with it.
+            return ShutdownReport { complete: true, ..report };
+        }
         for at in 0..self.seats.len() {
             let Some(kv) = &self.kv else { return report };
             let seat = &mut self.seats[at];

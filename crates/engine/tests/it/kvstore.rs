@@ -84,6 +84,30 @@ fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
 }
 
 #[test]
+fn a_state_that_lost_its_slot_comes_back_from_host_memory() {
+    let limits = Limits { context: 512, slots: 1, max_rows: 48, rewind: 8 };
+    let model = || load(&tiny("tiny-a.gguf"), limits, Options::default()).unwrap();
+    let engine = |kv| {
+        let config = EngineConfig { kv, ..EngineConfig::default() };
+        EngineHandle::start(model(), Arc::clone(&TOKENIZER), config).unwrap()
+    };
+    let kv = KvStoreConfig { dir: None, faults: KvFaults::default(), ..config(Path::new("")) };
+    let remembering = engine(Some(kv));
+    let (first, other) = (ids(150, 1), ids(140, 2));
+    let (cold, said) = say(&remembering, &first, |_| {});
+    assert_eq!(cold.usage().source, Source::None);
+    say(&remembering, &other, |_| {});
+    settle(&remembering);
+    let (again, said_again) = say(&remembering, &first, |_| {});
+    assert_eq!((again.usage().source, again.usage().cached), (Source::Ram, 149), "all but the last token");
+    assert_eq!(said_again, said);
+    assert_eq!(say(&engine(None), &first, |_| {}).1, said);
+    let begun = Instant::now();
+    let report = remembering.shutdown(Duration::from_secs(20));
+    assert!(report.complete && report.saved == 0 && begun.elapsed() < Duration::from_secs(10), "{report:?}");
+}
+
+#[test]
 fn a_restored_state_says_what_the_live_and_the_cold_one_say_bit_for_bit() {
     let limits = Limits { context: 512, slots: 1, max_rows: 48, rewind: 8 };
     for name in ["tiny-a.gguf", "tiny-b.gguf"] {
