@@ -159,6 +159,10 @@ impl Follow {
 
     /// The next event of the engine, unless the answer may not wait for it.
     pub(crate) async fn hear(&mut self, events: &mut Mailbox) -> Result<Event> {
+        if let Some(event) = events.ready() {
+            self.note(&event);
+            return Ok(event);
+        }
         let (config, lifecycle) = (&self.app.config, &self.app.lifecycle);
         let end = if self.admitted { Stage::Cutting } else { Stage::Draining };
         let waiting = if self.admitted { None } else { config.queue_timeout };

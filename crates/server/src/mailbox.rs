@@ -61,12 +61,17 @@ impl Post {
 }
 
 impl Mailbox {
+    /// The next event if it is there.
+    pub(crate) fn ready(&mut self) -> Option<Event> {
+        let event = self.0.lock().events.pop_front()?;
+        self.0.bytes.fetch_sub(weight(&event), Ordering::Relaxed);
+        Some(event)
+    }
+
     /// The next event. The engine ends every answer with one, so that this returns.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
-            let event = self.0.lock().events.pop_front();
-            if let Some(event) = event {
-                self.0.bytes.fetch_sub(weight(&event), Ordering::Relaxed);
+            if let Some(event) = self.ready() {
                 return event;
             }
             self.0.news.notified().await;

@@ -3,7 +3,7 @@
 //! Keep-alive comments come from the body's own clock, so that nothing that waits can silence them (server.md 14.1).
 
 use std::convert::Infallible;
-use std::fmt::{self, Write};
+use std::fmt::{self, Display, Write};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,12 +30,34 @@ struct Buffer {
     /// Who waits for room.
     waiting: Vec<Waker>,
     /// What the next keep-alive comment says.
-    status: String,
+    status: Status,
+}
+
+/// How far a request is.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Status {
+    /// It waits for its turn.
+    #[default]
+    Waiting,
+    /// Tokens of its prompt that were evaluated, and all of them.
+    Prefill { done: u32, total: u32 },
+    /// Tokens that were drawn.
+    Decode(usize),
+}
+
+impl Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Status::Waiting => f.write_str("waiting"),
+            Status::Prefill { done, total } => write!(f, "prefill {done}/{total}"),
+            Status::Decode(tokens) => write!(f, "decode {tokens}"),
+        }
+    }
 }
 
 impl Writer {
-    /// `data: …` without an event name.
-    pub(crate) async fn data(&self, value: &Value) {
+    /// `data: …` without an event name; JSON on one line.
+    pub(crate) async fn data(&self, value: &(impl Display + Sync)) {
         self.append(format_args!("data: {value}\n\n"));
         self.room().await;
     }
@@ -52,14 +74,12 @@ impl Writer {
     }
 
     /// What the next keep-alive comment says.
-    pub(crate) fn status(&self, text: fmt::Arguments<'_>) {
-        let status = &mut self.lock().status;
-        status.clear();
-        write(status, text);
+    pub(crate) fn status(&self, status: Status) {
+        self.lock().status = status;
     }
 
     fn append(&self, frame: fmt::Arguments<'_>) {
-        write(&mut self.lock().text, frame);
+        self.lock().text.write_fmt(frame).expect("a string takes any text");
     }
 
     /// Waits until there is room for the next frame.
@@ -89,10 +109,6 @@ impl Writer {
     }
 }
 
-fn write(text: &mut String, what: fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("a string takes any text");
-}
-
 /// A response whose body is what `work` writes.
 pub(crate) fn stream<F>(keepalive: Option<Duration>, work: impl FnOnce(Arc<Writer>) -> F) -> Response<Body>
 where
@@ -110,7 +126,7 @@ pub(crate) fn stream_pinging<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let writer = Arc::new(Writer(Mutex::new(Buffer { status: "waiting".to_owned(), ..Buffer::default() })));
+    let writer = Arc::new(Writer(Mutex::new(Buffer::default())));
     let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work(Arc::clone(&writer)));
     let clock = keepalive.map(|period| {
         let mut clock = interval(period);

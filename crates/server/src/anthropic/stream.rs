@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Head, empty_message, stop_reason, usage};
 use crate::job::{Job, Piece};
-use crate::sse::Writer;
+use crate::sse::{Status, Writer};
 
 /// A sign of life that clients of this API know.
 pub(super) const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
@@ -46,10 +46,10 @@ impl Blocks<'_> {
     async fn piece(&mut self, piece: Piece, job: &Job) {
         self.begin(job).await;
         if !matches!(piece, Piece::Prefill { .. }) {
-            self.writer.status(format_args!("decode {}", job.outcome.ids.len()));
+            self.writer.status(Status::Decode(job.outcome.ids.len()));
         }
         match piece {
-            Piece::Prefill { done, total, .. } => self.writer.status(format_args!("prefill {done}/{total}")),
+            Piece::Prefill { done, total, .. } => self.writer.status(Status::Prefill { done, total }),
             Piece::Thinking(text) => {
                 let block = json!({"type": "thinking", "thinking": "", "signature": ""});
                 self.ensure(Kind::Thinking, block, job).await;

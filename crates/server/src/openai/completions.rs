@@ -20,7 +20,7 @@ use crate::history::History;
 use crate::job::{Finish, Job, Outcome, Piece, Token, Trade};
 use crate::order::{Order, Source, output_limit};
 use crate::reply;
-use crate::sse::{self, Writer};
+use crate::sse::{self, Status, Writer};
 
 /// Prompts of one request.
 const MAX_PROMPTS: usize = 64;
@@ -234,7 +234,8 @@ async fn choice(
 ) -> Result<Outcome> {
     let one = |text: &str, lists: Lists, reason: Option<&str>| {
         let logprobs = (head.logprobs && !lists.tokens.is_empty()).then(|| lists.into_json());
-        head.chunk(&json!([{"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}]))
+        let choice = json!({"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason});
+        head.chunk(&[choice], &[])
     };
     let mut said = 0;
     let mut early = VecDeque::new();
@@ -252,7 +253,7 @@ async fn choice(
         };
         let (text, tokens) = match piece {
             Piece::Prefill { done, total, .. } => {
-                writer.status(format_args!("prefill {done}/{total}"));
+                writer.status(Status::Prefill { done, total });
                 continue;
             }
             Piece::Thinking(text) => (text, Vec::new()),

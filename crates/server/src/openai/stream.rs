@@ -1,5 +1,6 @@
 //! Chunks of both APIs, and those of chat completions in the order of server.md 6.
 
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -11,14 +12,14 @@ use crate::error::Result;
 use crate::fields::Fields;
 use crate::job::{Call, Finish, Job, Outcome, Piece};
 use crate::order::Order;
-use crate::sse::Writer;
+use crate::sse::{Status, Writer};
 
 /// What every chunk of a response repeats, and what was asked of the stream.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct Head {
     pub(super) id: String,
-    /// What a chunk is called.
-    object: &'static str,
+    /// The members that every chunk begins with, as JSON text without its end.
+    start: String,
     pub(super) created: u64,
     pub(super) model: String,
     pub(super) fingerprint: String,
@@ -39,12 +40,17 @@ impl Head {
             Some(options) => options.flag("include_usage")?.unwrap_or(false),
             None => false,
         };
+        let (id, created, model, fingerprint) =
+            (fresh_id(prefix, 12), unix_time(), order.model.clone(), app.fingerprint());
+        let start = json!({
+            "id": id, "object": object, "created": created, "model": model, "system_fingerprint": fingerprint,
+        });
         Ok(Self {
-            id: fresh_id(prefix, 12),
-            object,
-            created: unix_time(),
-            model: order.model.clone(),
-            fingerprint: app.fingerprint(),
+            id,
+            start: start.to_string().trim_end_matches('}').to_owned(),
+            created,
+            model,
+            fingerprint,
             usage,
             progress: body.flag("return_progress")?.unwrap_or(false),
             logprobs: order.logprobs.is_some(),
@@ -53,19 +59,21 @@ impl Head {
         })
     }
 
-    pub(super) fn chunk(&self, choices: &Value) -> Value {
-        let mut chunk = json!({
-            "id": self.id, "object": self.object, "created": self.created, "model": self.model,
-            "system_fingerprint": self.fingerprint, "choices": choices,
-        });
-        if self.usage {
-            chunk["usage"] = Value::Null;
+    /// A chunk with these choices, and the members that only it has.
+    pub(super) fn chunk(&self, choices: &[Value], more: &[(&str, Value)]) -> String {
+        let mut chunk = format!("{},\"choices\":[", self.start);
+        let mut write = |what: fmt::Arguments<'_>| chunk.write_fmt(what).expect("a string takes any text");
+        choices
+            .iter()
+            .enumerate()
+            .for_each(|(i, choice)| write(format_args!("{}{choice}", if i > 0 { "," } else { "" })));
+        write(format_args!("]"));
+        more.iter().for_each(|(name, value)| write(format_args!(",\"{name}\":{value}")));
+        if self.usage && more.iter().all(|(name, _)| *name != "usage") {
+            write(format_args!(",\"usage\":null"));
         }
+        chunk.push('}');
         chunk
-    }
-
-    fn delta(&self, index: usize, delta: &Value) -> Value {
-        self.chunk(&json!([{"index": index, "delta": delta, "logprobs": null, "finish_reason": null}]))
     }
 }
 
@@ -80,12 +88,9 @@ pub(super) async fn side_by_side(
         Err(error) => return writer.data(&json!({"error": error.openai()})).await,
     };
     if head.usage {
-        let mut last = head.chunk(&json!([]));
-        last["usage"] = total(&outcomes, head.n);
-        if head.timings {
-            last["timings"] = super::timings(&outcomes[0]);
-        }
-        writer.data(&last).await;
+        let mut more = vec![("usage", total(&outcomes, head.n))];
+        more.extend(head.timings.then(|| ("timings", super::timings(&outcomes[0]))));
+        writer.data(&head.chunk(&[], &more)).await;
     }
     writer.done();
 }
@@ -97,55 +102,55 @@ pub(super) async fn write(writer: Arc<Writer>, head: Head, jobs: Vec<Job>) {
 }
 
 async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Result<Outcome> {
-    writer.data(&head.delta(index, &json!({"role": "assistant", "content": ""}))).await;
+    let delta = |delta: Value| json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+    writer.data(&head.chunk(&[delta(json!({"role": "assistant", "content": ""}))], &[])).await;
     loop {
-        let chunk = match job.next().await? {
+        let choice = match job.next().await? {
             Piece::Prefill { done, total, cached } => {
-                writer.status(format_args!("prefill {done}/{total}"));
+                writer.status(Status::Prefill { done, total });
                 if head.progress && index == 0 {
-                    let mut chunk = head.chunk(&json!([]));
-                    chunk["prompt_progress"] = json!({"total": total, "cache": cached, "processed": done});
-                    writer.data(&chunk).await;
+                    let progress = json!({"total": total, "cache": cached, "processed": done});
+                    writer.data(&head.chunk(&[], &[("prompt_progress", progress)])).await;
                 }
                 continue;
             }
-            Piece::Thinking(text) => head.delta(index, &json!({"reasoning_content": text})),
+            Piece::Thinking(text) => delta(json!({"reasoning_content": text})),
             Piece::Text { text, logprobs } => {
-                let mut chunk = head.delta(index, &json!({"content": text}));
+                let mut choice = delta(json!({"content": text}));
                 if head.logprobs {
                     let tokens: Vec<Value> = logprobs.iter().map(chat_token).collect();
-                    chunk["choices"][0]["logprobs"] = json!({"content": tokens, "refusal": null});
+                    choice["logprobs"] = json!({"content": tokens, "refusal": null});
                 }
-                chunk
+                choice
             }
-            Piece::CallStart(i) => head.delta(index, &json!({"tool_calls": [start(i, &job.outcome.calls[i])]})),
+            Piece::CallStart(i) => delta(json!({"tool_calls": [start(i, &job.outcome.calls[i])]})),
             Piece::CallArguments { index: i, fragment } => {
                 if job.outcome.calls[i].is_custom() {
                     continue;
                 }
                 let call = json!({"index": i, "function": {"arguments": fragment}});
-                head.delta(index, &json!({"tool_calls": [call]}))
+                delta(json!({"tool_calls": [call]}))
             }
             Piece::CallEnd(i) => {
                 let call = &job.outcome.calls[i];
                 if !call.is_custom() {
                     continue;
                 }
-                head.delta(index, &json!({"tool_calls": [{"index": i, "custom": {"input": call.input()}}]}))
+                delta(json!({"tool_calls": [{"index": i, "custom": {"input": call.input()}}]}))
             }
             Piece::Done => break,
         };
-        writer.status(format_args!("decode {}", job.outcome.ids.len()));
-        writer.data(&chunk).await;
+        writer.status(Status::Decode(job.outcome.ids.len()));
+        writer.data(&head.chunk(&[choice], &[])).await;
     }
     let outcome = std::mem::take(&mut job.outcome);
     let finish = outcome.finish();
-    let mut last = head.delta(index, &json!({}));
-    last["choices"][0]["finish_reason"] = finish_reason(&finish).into();
+    let mut last = delta(json!({}));
+    last["finish_reason"] = finish_reason(&finish).into();
     if let Finish::StopString(text) = finish {
-        last["choices"][0]["stop_reason"] = text.into();
+        last["stop_reason"] = text.into();
     }
-    writer.data(&last).await;
+    writer.data(&head.chunk(&[last], &[])).await;
     Ok(outcome)
 }
 

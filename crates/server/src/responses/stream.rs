@@ -13,7 +13,7 @@ use crate::app::{App, fresh_id, unix_time};
 use crate::error::ApiError;
 use crate::job::{Finish, Job, Outcome, Piece};
 use crate::order::{Order, Source};
-use crate::sse::Writer;
+use crate::sse::{Status, Writer};
 
 /// Writes a whole response.
 pub(super) async fn write(writer: Arc<Writer>, mut output: Output, mut job: Job) {
@@ -24,8 +24,8 @@ pub(super) async fn write(writer: Arc<Writer>, mut output: Output, mut job: Job)
             Ok(piece) => {
                 let done = piece == Piece::Done;
                 match piece {
-                    Piece::Prefill { done, total, .. } => writer.status(format_args!("prefill {done}/{total}")),
-                    _ => writer.status(format_args!("decode {}", job.outcome.ids.len())),
+                    Piece::Prefill { done, total, .. } => writer.status(Status::Prefill { done, total }),
+                    _ => writer.status(Status::Decode(job.outcome.ids.len())),
                 }
                 output.piece(piece, &job);
                 output.flush(&writer).await;
