@@ -135,7 +135,7 @@ impl ScriptedModel {
     }
 
     /// Writes the logits after the first `len` tokens of a slot. Returns how long the next token takes.
-    fn row(&mut self, slot: SlotId, len: usize, row: &mut [f32]) -> Duration {
+    fn row(&mut self, slot: SlotId, len: usize, wanted: LogitRows, row: &mut [f32]) -> Duration {
         let answer = self.answer(slot, len);
         row.copy_from_slice(&self.floor);
         let said = &self.slots[slot as usize].ids[answer.start..len];
@@ -150,9 +150,9 @@ impl ScriptedModel {
                 row.fill(f32::NAN);
             }
         }
-        // Kept once the prompt is complete, which is when somebody asks for what follows it.
+        // Kept once the prompt is complete, which is when somebody asks for what follows it and for nothing before.
         let slot = &mut self.slots[slot as usize];
-        if len == slot.len {
+        if len == slot.len && wanted == LogitRows::Last {
             slot.answer = Some(answer);
         }
         time
@@ -184,7 +184,7 @@ impl Model for ScriptedModel {
             };
             for i in wanted {
                 let row = rows.next().expect("the rows were counted");
-                decode = decode.max(self.row(span.slot, (span.pos + i) as usize + 1, row));
+                decode = decode.max(self.row(span.slot, (span.pos + i) as usize + 1, span.logits, row));
             }
         }
         thread::sleep(prefill + decode);

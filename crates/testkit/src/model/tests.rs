@@ -241,3 +241,15 @@ fn numbers_fail_and_time_passes_where_the_script_says() {
     let b = model.tokenizer.encode_plain(" b")[0];
     assert!(feed(&mut model, 0, prompt.len() + 1, &[b]).is_ok());
 }
+
+#[test]
+fn a_prompt_without_marks_whose_beginning_was_scored_is_answered_after_its_last_token() {
+    let mut model = model(r#"{"reply": "Fine."}"#);
+    let prompt = model.tokenizer.encode_plain("say it, once more");
+    let (before, last) = prompt.split_at(prompt.len() - 1);
+    let mut rows = vec![0.0; model.shape.n_vocab * before.len()];
+    let span = Span { slot: 0, pos: 0, len: before.len() as u32, logits: LogitRows::All };
+    model.forward(&Batch { tokens: before, spans: &[span] }, &mut rows).unwrap();
+    assert_eq!(last.len(), 1);
+    assert_eq!(run(&mut model, &prompt, before.len()), "Fine.");
+}
