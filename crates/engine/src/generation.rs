@@ -88,6 +88,10 @@ impl Generation {
         self.request.cancel.is_cancelled()
     }
 
+    pub(crate) fn priority(&self) -> i8 {
+        self.request.priority
+    }
+
     /// Whether the listener has enough for now.
     pub(crate) fn is_full(&self) -> bool {
         self.events.is_full()

@@ -17,6 +17,8 @@ pub(crate) struct Demand {
     pub(crate) left: u32,
     /// Which came first.
     pub(crate) order: u64,
+    /// What the caller made it.
+    pub(crate) priority: i8,
     /// Turns of [`TURN`] that it has gone without a row.
     pub(crate) age: u32,
     pub(crate) kind: Kind,
@@ -45,9 +47,9 @@ pub(crate) struct Budget {
 }
 
 /// Spans of the next step, in the order of `demands`. Every decode row comes first, as far as they fit (those at the
-/// front of `demands` win). What is left goes to the prompts: to those that went without for longest, then to short ones, least
-/// left first, then to long ones, first come, first served, of which two share at a time. With any demand at all there is at
-/// least one span.
+/// front of `demands` win). What is left goes to the prompts: by priority, which grows while one goes without, then to short
+/// ones, least left first, then to long ones, first come, first served, of which two share at a time. With any demand at all
+/// there is at least one span.
 pub(crate) fn plan(demands: &[Demand], budget: Budget) -> Vec<Span> {
     let decodes = demands.iter().filter(|d| d.kind == Kind::Decode).count() as u32;
     let mut rows = budget.rows - decodes.min(budget.rows);
@@ -87,7 +89,8 @@ pub(crate) fn plan(demands: &[Demand], budget: Budget) -> Vec<Span> {
 /// Sorts prompts, those that are served first to the front.
 fn precedence(demand: &Demand) -> impl Ord + use<> {
     let long = demand.left >= LONG;
-    (Reverse(demand.age), long, if long { 0 } else { demand.left }, demand.order)
+    let priority = i64::from(demand.priority) + i64::from(demand.age);
+    (Reverse(priority), long, if long { 0 } else { demand.left }, demand.order)
 }
 
 /// A span of at most `len` tokens that needs at most `score_rows` rows of logits for scoring.
@@ -117,7 +120,7 @@ mod tests {
     const BUDGET: Budget = Budget { rows: 100, quantum: 16, score_rows: 8 };
 
     fn demand(slot: SlotId, len: u32, kind: Kind) -> Demand {
-        Demand { slot, pos: 10, len, left: len, order: u64::from(slot), age: 0, kind }
+        Demand { slot, pos: 10, len, left: len, order: u64::from(slot), priority: 0, age: 0, kind }
     }
 
     fn lens(spans: &[Span]) -> Vec<(SlotId, u32, LogitRows)> {
@@ -171,6 +174,13 @@ mod tests {
         assert_eq!(spans, [(0, 50, LogitRows::None), (1, 50, LogitRows::None)], "it went without for a while");
         let spans = lens(&plan(&[long(0, 1, 2), demand(1, 95, Kind::Prefill)], BUDGET));
         assert_eq!(spans, [(0, 100, LogitRows::None)], "and goes before a short one too");
+        let urgent = Demand { priority: 3, ..long(0, 9, 0) };
+        let spans = lens(&plan(&[long(1, 1, 2), demand(2, 95, Kind::Prefill), urgent], BUDGET));
+        assert_eq!(
+            spans,
+            [(1, 50, LogitRows::None), (0, 50, LogitRows::None)],
+            "priority first, and ages count as such"
+        );
     }
 
     #[test]
@@ -195,7 +205,7 @@ mod tests {
         ) {
             let demands: Vec<Demand> = asked.iter().enumerate().map(|(slot, &(len, pos, kind))| Demand {
                 slot: slot as u32, pos, len: if kind == Kind::Decode { 1 } else { len },
-                left: len * factor, order: u64::from(len % 7), age: pos % 3, kind,
+                left: len * factor, order: u64::from(len % 7), priority: (len % 5) as i8 - 2, age: pos % 3, kind,
             }).collect();
             let spans = plan(&demands, Budget { rows, quantum, score_rows });
             let total: u32 = spans.iter().map(|s| s.len).sum();

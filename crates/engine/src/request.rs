@@ -48,6 +48,10 @@ pub struct Request {
     pub explain: bool,
     /// Whose request it is: states are reused within one tenant only.
     pub tenant: u64,
+    /// Higher ones get a slot and the evaluation of their prompt before lower ones. 0 by default.
+    pub priority: i8,
+    /// The slot to take where several would do equally well.
+    pub slot: Option<SlotId>,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
     pub cancel: Cancel,
     /// Where events go.
@@ -74,6 +78,8 @@ impl Request {
             logprobs: None,
             explain: false,
             tenant: 0,
+            priority: 0,
+            slot: None,
             cancel: Cancel::default(),
             events: events.into(),
         }

@@ -162,7 +162,9 @@ impl Scheduler {
         self.tickets += 1;
         let asks = self.kv.is_some() && matches!(waiting, Waiting::Generate(_));
         let stored = if asks { Stored::Unasked } else { Stored::Known(None) };
-        self.waiting.push_back(Entry { waiting, ticket: self.tickets, stored, live: 0, again: false });
+        let behind = self.waiting.iter().rposition(|entry| entry.waiting.priority() >= waiting.priority());
+        let entry = Entry { waiting, ticket: self.tickets, stored, live: 0, again: false };
+        self.waiting.insert(behind.map_or(0, |at| at + 1), entry);
     }
 
     fn control(&mut self, control: Control) {
@@ -183,7 +185,7 @@ impl Scheduler {
                 drop(reply.send(done));
             }
             Control::DraftAgreement(request, reply) => {
-                let wanted = Waited { tokens: &request.prompt, tenant: 0, goes_on: false };
+                let wanted = Waited { tokens: &request.prompt, tenant: 0, hint: None, goes_on: false };
                 let place = place(&self.seats, &wanted, self.limits.rewind).ok_or(Error::SlotBusy(0));
                 let measured = place.and_then(|Place { at, .. }| {
                     let seat = &mut self.seats[at];

@@ -188,6 +188,8 @@ impl App {
             cancel: cancel.clone(),
             explain: self.trace.is_some(),
             tenant: tenant_number(&order.tenant),
+            priority: order.priority,
+            slot: order.slot,
             ..Request::new(ids, listener)
         };
         if let Err(error) = self.engine.submit(request) {

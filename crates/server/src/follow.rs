@@ -147,6 +147,11 @@ impl Follow {
         }
     }
 
+    /// Since it was asked for.
+    pub(crate) fn age(&self) -> Duration {
+        self.live.started.elapsed()
+    }
+
     /// Stops the answer.
     pub(crate) fn cancel(&self) {
         self.live.cancel.cancel();

@@ -2,6 +2,7 @@
 //! so far, and the promise that an answer nobody waits for is cancelled.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ds4_engine::{Cancel, Delta, Event, StopReason, Timings, TokenLogprobs, Usage};
 use ds4_text::{Tokenizer, ToolCallDelta, ToolCallKind};
@@ -45,8 +46,8 @@ impl Trade {
 pub(crate) enum Piece {
     /// Prompt tokens whose state exists.
     Prefill { done: u32, total: u32, cached: u32 },
-    /// More of the reasoning.
-    Thinking(String),
+    /// More of the reasoning, with what was asked about its tokens.
+    Thinking { text: String, logprobs: Vec<Token> },
     /// More of the answer, with what was asked about the tokens that released it.
     Text { text: String, logprobs: Vec<Token> },
     /// A call began: `outcome.calls[index]` has its id and name.
@@ -127,6 +128,7 @@ pub(crate) struct Outcome {
     pub(crate) text: String,
     pub(crate) calls: Vec<Call>,
     pub(crate) logprobs: Vec<Token>,
+    pub(crate) reasoning_logprobs: Vec<Token>,
     /// Every sampled id, an end-of-sentence included.
     pub(crate) ids: Vec<u32>,
     /// Why it ended; none while it runs.
@@ -176,6 +178,7 @@ pub(crate) struct Job {
     tools: Vec<Tool>,
     /// Log-probabilities of tokens whose text has not been released.
     held: Vec<Token>,
+    held_reasoning: Vec<Token>,
     /// What the answer is remembered by; none if it is no turn of its own.
     chain: Option<Chain>,
     thinking: bool,
@@ -200,7 +203,23 @@ impl Job {
             Source::Chat { .. } | Source::Raw(_) => (None, false),
         };
         let tools = order.tools.clone();
-        Job { app, events, follow, trade, tools, held: Vec::new(), chain, thinking, outcome }
+        Job {
+            app,
+            events,
+            follow,
+            trade,
+            tools,
+            held: Vec::new(),
+            held_reasoning: Vec::new(),
+            chain,
+            thinking,
+            outcome,
+        }
+    }
+
+    /// Since it was asked for.
+    pub(crate) fn age(&self) -> Duration {
+        self.follow.age()
     }
 
     /// What stops the answer.
@@ -256,10 +275,14 @@ impl Job {
     fn token(&mut self, id: u32, reasoning: bool, logprobs: Option<TokenLogprobs>) {
         self.outcome.ids.push(id);
         let tokenizer = &self.app.tokenizer;
-        if let (false, Some(found)) = (reasoning, logprobs)
-            && id != tokenizer.special().eos
-        {
-            self.held.push(Token::of(&found, |id| tokenizer.token_bytes(id).to_vec()));
+        if id == tokenizer.special().eos {
+            return;
+        }
+        self.outcome.usage.completion += 1;
+        self.outcome.usage.reasoning += u32::from(reasoning);
+        if let Some(found) = logprobs {
+            let held = if reasoning { &mut self.held_reasoning } else { &mut self.held };
+            held.push(Token::of(&found, |id| tokenizer.token_bytes(id).to_vec()));
         }
     }
 
@@ -267,7 +290,9 @@ impl Job {
         match delta {
             Delta::Thinking(text) => {
                 self.outcome.thinking.push_str(&text);
-                Piece::Thinking(text)
+                let logprobs = std::mem::take(&mut self.held_reasoning);
+                self.outcome.reasoning_logprobs.extend(logprobs.iter().cloned());
+                Piece::Thinking { text, logprobs }
             }
             Delta::Text(text) => {
                 self.outcome.text.push_str(&text);

@@ -54,6 +54,16 @@ fn finish_reason(finish: &Finish) -> &'static str {
     }
 }
 
+/// The log-probabilities of a choice; those of the reasoning where they were asked for.
+fn token_lists(content: &[Token], reasoning: Option<&[Token]>) -> Value {
+    let list = |tokens: &[Token]| -> Value { tokens.iter().map(chat_token).collect() };
+    let mut lists = json!({"content": list(content), "refusal": null});
+    if let Some(reasoning) = reasoning {
+        lists["reasoning_content"] = list(reasoning);
+    }
+    lists
+}
+
 /// A token as chat log-probabilities list it.
 pub(crate) fn chat_token(token: &Token) -> Value {
     let one = |bytes: &[u8], logprob: f32| -> Map<String, Value> {

@@ -36,11 +36,17 @@ pub(crate) struct Order {
     pub(crate) ignore_eos: bool,
     /// Alternatives reported a token.
     pub(crate) logprobs: Option<usize>,
+    /// Of the reasoning, too.
+    pub(crate) reasoning_logprobs: bool,
     /// Answers to the same prompt.
     pub(crate) n: u32,
     pub(crate) stream: bool,
     /// The client asked for its timings.
     pub(crate) timings: bool,
+    /// Higher ones come first.
+    pub(crate) priority: i8,
+    /// The slot that the client would like.
+    pub(crate) slot: Option<u32>,
     /// Whose request it is: what one tenant said is not known to another.
     pub(crate) tenant: String,
     /// What was accepted but is not honoured, for the header `x-ds4-warning`.
@@ -145,9 +151,13 @@ impl Order {
             logit_bias: logit_bias(body)?,
             ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
             logprobs: None,
+            reasoning_logprobs: false,
             n,
             stream: body.flag("stream")?.unwrap_or(false),
             timings: body.flag("timings")?.unwrap_or(false),
+            priority: body.integer("priority", -10, 10)?.unwrap_or(0) as i8,
+            // Negative: any.
+            slot: body.integer("id_slot", -1, i64::from(u32::MAX))?.and_then(|slot| u32::try_from(slot).ok()),
             tenant: call::tenant(config),
             warnings: Vec::new(),
             constraint: None,

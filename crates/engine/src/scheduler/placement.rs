@@ -24,7 +24,7 @@ pub(super) fn place(seats: &[Seat], wanted: &Waited<'_>, rewind: u32) -> Option<
     let kept: Vec<u32> = seats.iter().map(|seat| seat.reusable(wanted.tokens, wanted.tenant, rewind)).collect();
     let oldest = |at: usize| Reverse((seats[at].used, seats[at].session.slot()));
     let idle = || (0..seats.len()).filter(|&at| seats[at].job.is_none());
-    let free = idle().max_by_key(|&at| (seats[at].session.position() == 0, oldest(at)))?;
+    let free = idle().max_by_key(|&at| (seats[at].session.position() == 0, wanted.hint == Some(at), oldest(at)))?;
     let best = (0..seats.len()).max_by_key(|&at| (kept[at], oldest(at))).filter(|&at| kept[at] >= WORTH);
     let own =
         idle().filter(|&at| kept[at] > 0 && seats[at].is_continued_by(wanted)).max_by_key(|&at| (kept[at], oldest(at)));

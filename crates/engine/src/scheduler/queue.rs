@@ -38,6 +38,8 @@ impl Entry {
 pub(super) struct Waited<'a> {
     pub(super) tokens: &'a [u32],
     pub(super) tenant: u64,
+    /// The seat to take where several would do equally well.
+    pub(super) hint: Option<usize>,
     /// They are a conversation, which may go on where it was. What is scored or measured is nobody's.
     pub(super) goes_on: bool,
 }
@@ -46,9 +48,17 @@ impl Waiting {
     pub(super) fn history(&self) -> Waited<'_> {
         match self {
             Waiting::Generate(queued) => {
-                Waited { tokens: &queued.request.prompt, tenant: queued.request.tenant, goes_on: true }
+                let Request { prompt, tenant, slot, .. } = &queued.request;
+                Waited { tokens: prompt, tenant: *tenant, hint: slot.map(|slot| slot as usize), goes_on: true }
             }
-            Waiting::Score(queued) => Waited { tokens: &queued.request.tokens, tenant: 0, goes_on: false },
+            Waiting::Score(queued) => Waited { tokens: &queued.request.tokens, tenant: 0, hint: None, goes_on: false },
+        }
+    }
+
+    pub(super) fn priority(&self) -> i8 {
+        match self {
+            Waiting::Generate(queued) => queued.request.priority,
+            Waiting::Score(_) => 0,
         }
     }
 

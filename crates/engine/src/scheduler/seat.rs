@@ -135,6 +135,7 @@ impl Seat {
             len: left.min(pause),
             left,
             order: job.order,
+            priority: job.priority(),
             age: u32::try_from(age).unwrap_or(u32::MAX),
             kind,
         })
@@ -234,6 +235,13 @@ impl Seat {
 impl Job {
     pub(super) fn new(tokens: Vec<u32>, task: Task) -> Self {
         Job { tokens, task, order: 0, served: Instant::now(), paused: false }
+    }
+
+    fn priority(&self) -> i8 {
+        match &self.task {
+            Task::Generate { generation, .. } => generation.priority(),
+            Task::Score(_) => 0,
+        }
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

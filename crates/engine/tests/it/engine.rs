@@ -103,6 +103,25 @@ fn a_paused_request_can_be_cancelled_and_holds_no_engine_up_that_closes() {
 }
 
 #[test]
+fn who_is_more_urgent_gets_a_slot_first() {
+    let (engine, watch) = start(Limits { slots: 1, ..LIMITS });
+    watch.close();
+    let (told, order) = mpsc::channel();
+    let first = submit(&engine, &ids(10, 1), |r| r.max_tokens = 1);
+    assert!(matches!(first.recv(), Ok(Event::Prefill { .. })), "it has the slot before the others come");
+    for (name, priority) in [("early", 0), ("least", -1), ("urgent", 2), ("late", 0)] {
+        let told = told.clone();
+        drop(submit(&engine, &ids(10, 2), |r| {
+            (r.priority, r.max_tokens) = (priority, 1);
+            r.events = Listener::new(move |event| !matches!(event, Event::Done { .. }) || told.send(name).is_ok());
+        }));
+    }
+    watch.open();
+    let order: Vec<&str> = (0..4).map(|_| order.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
+    assert_eq!(order, ["urgent", "early", "late", "least"]);
+}
+
+#[test]
 fn the_next_turn_evaluates_only_what_is_new() {
     let (engine, watch) = start(LIMITS);
     let prompt = ids(50, 2);

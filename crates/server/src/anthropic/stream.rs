@@ -50,7 +50,7 @@ impl Blocks<'_> {
         }
         match piece {
             Piece::Prefill { done, total, .. } => self.writer.status(Status::Prefill { done, total }),
-            Piece::Thinking(text) => {
+            Piece::Thinking { text, .. } => {
                 let block = json!({"type": "thinking", "thinking": "", "signature": ""});
                 self.ensure(Kind::Thinking, block, job).await;
                 if !self.head.omit_thinking {

@@ -6,10 +6,11 @@ use axum::body::Body;
 use axum::http::Response;
 use serde_json::{Map, Value, json};
 
+use super::echo::Echo;
 use super::stream::{self, Head};
-use super::{chat_token, finish_reason, request, usage};
+use super::{chat_token, finish_reason, request, token_lists, usage};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::fields::Fields;
 use crate::job::{Call, Finish, Job, Outcome, Trade};
 use crate::order::Order;
@@ -21,6 +22,11 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
     let mut order = request::read(&body, &app)?;
     app.constrain(&mut order, Trade::Chat)?;
     let ids = app.ids(&order, "messages")?;
+    let asked = Fields::root(&body).integer("prompt_logprobs", 0, 20)?;
+    if order.stream && asked.is_some() {
+        return Err(ApiError::unsupported("prompt_logprobs", "prompt_logprobs is not supported in a stream"));
+    }
+    let scored = asked.map(|top| Echo::start(&app, &ids, 0, Some(top as usize))).transpose()?;
     let jobs: Vec<Job> = (0..order.n).map(|i| app.start(&order, ids.clone(), i, Trade::Chat)).collect::<Result<_>>()?;
     let head = Head::new(&app, &order, &Fields::root(&body), "chatcmpl-", "chat.completion.chunk")?;
     if order.stream {
@@ -35,6 +41,12 @@ pub(crate) async fn handle(app: Arc<App>, body: Map<String, Value>) -> Result<Re
     });
     if head.timings {
         response["timings"] = super::timings(&outcomes[0]);
+    }
+    if let Some(scored) = scored {
+        // Nothing stands before the first one.
+        let tokens = scored.await?;
+        let rest = tokens.tokens.iter().skip(1).map(chat_token);
+        response["prompt_logprobs"] = std::iter::once(Value::Null).chain(rest).collect();
     }
     Ok(reply::warned(reply::json(&response), &order.warnings))
 }
@@ -55,8 +67,7 @@ fn choice(index: usize, outcome: &Outcome, head: &Head) -> Value {
         message["tool_calls"] = outcome.calls.iter().map(call).collect();
     }
     let logprobs = if head.logprobs {
-        let tokens: Vec<Value> = outcome.logprobs.iter().map(chat_token).collect();
-        json!({"content": tokens, "refusal": null})
+        token_lists(&outcome.logprobs, head.reasoning_logprobs.then_some(&outcome.reasoning_logprobs))
     } else {
         Value::Null
     };

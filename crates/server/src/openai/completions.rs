@@ -256,7 +256,7 @@ async fn choice(
                 writer.status(Status::Prefill { done, total });
                 continue;
             }
-            Piece::Thinking(text) => (text, Vec::new()),
+            Piece::Thinking { text, .. } => (text, Vec::new()),
             Piece::Text { text, logprobs } => (text, logprobs),
             Piece::CallStart(_) | Piece::CallArguments { .. } | Piece::CallEnd(_) => continue,
             Piece::Done => break,

@@ -28,6 +28,8 @@ pub(crate) fn read(body: &Map<String, Value>, app: &App) -> Result<Order> {
     order.parallel = body.flag("parallel_tool_calls")?.unwrap_or(true);
     order.format = format(&body)?;
     order.logprobs = logprobs(&body)?;
+    let of_reasoning = body.flag("include_reasoning_logprobs")?.unwrap_or(false);
+    order.reasoning_logprobs = of_reasoning && order.logprobs.is_some();
     Ok(order)
 }
 

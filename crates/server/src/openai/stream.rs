@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{chat_token, finish_reason, total};
+use super::{finish_reason, token_lists, total, usage};
 use crate::app::{App, fresh_id, unix_time};
 use crate::error::Result;
 use crate::fields::Fields;
@@ -28,6 +28,9 @@ pub(super) struct Head {
     /// Chunks tell how far the prompt is.
     progress: bool,
     pub(super) logprobs: bool,
+    pub(super) reasoning_logprobs: bool,
+    /// Every chunk tells the usage so far.
+    running_usage: bool,
     pub(super) timings: bool,
     /// Answers a prompt.
     pub(super) n: usize,
@@ -36,10 +39,10 @@ pub(super) struct Head {
 impl Head {
     /// `prefix` begins the id, `object` names the chunks.
     pub(super) fn new(app: &App, order: &Order, body: &Fields<'_>, prefix: &str, object: &'static str) -> Result<Self> {
-        let usage = match body.object("stream_options")? {
-            Some(options) => options.flag("include_usage")?.unwrap_or(false),
-            None => false,
-        };
+        let options = body.object("stream_options")?;
+        let option =
+            |name| options.as_ref().map_or(Ok(None), |options| options.flag(name)).map(|flag| flag == Some(true));
+        let (usage, running_usage) = (option("include_usage")?, option("continuous_usage_stats")?);
         let (id, created, model, fingerprint) =
             (fresh_id(prefix, 12), unix_time(), order.model.clone(), app.fingerprint());
         let start = json!({
@@ -54,6 +57,8 @@ impl Head {
             usage,
             progress: body.flag("return_progress")?.unwrap_or(false),
             logprobs: order.logprobs.is_some(),
+            reasoning_logprobs: order.reasoning_logprobs,
+            running_usage,
             timings: order.timings,
             n: order.n as usize,
         })
@@ -109,17 +114,24 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
             Piece::Prefill { done, total, cached } => {
                 writer.status(Status::Prefill { done, total });
                 if head.progress && index == 0 {
-                    let progress = json!({"total": total, "cache": cached, "processed": done});
+                    let progress = json!({
+                        "total": total, "cache": cached, "processed": done, "time_ms": job.age().as_millis() as u64,
+                    });
                     writer.data(&head.chunk(&[], &[("prompt_progress", progress)])).await;
                 }
                 continue;
             }
-            Piece::Thinking(text) => delta(json!({"reasoning_content": text})),
+            Piece::Thinking { text, logprobs } => {
+                let mut choice = delta(json!({"reasoning_content": text}));
+                if head.reasoning_logprobs {
+                    choice["logprobs"] = token_lists(&[], Some(&logprobs));
+                }
+                choice
+            }
             Piece::Text { text, logprobs } => {
                 let mut choice = delta(json!({"content": text}));
                 if head.logprobs {
-                    let tokens: Vec<Value> = logprobs.iter().map(chat_token).collect();
-                    choice["logprobs"] = json!({"content": tokens, "refusal": null});
+                    choice["logprobs"] = token_lists(&logprobs, None);
                 }
                 choice
             }
@@ -141,7 +153,8 @@ async fn choice(writer: &Writer, head: &Head, index: usize, mut job: Job) -> Res
             Piece::Done => break,
         };
         writer.status(Status::Decode(job.outcome.ids.len()));
-        writer.data(&head.chunk(&[choice], &[])).await;
+        let so_far = head.running_usage.then(|| ("usage", usage(std::slice::from_ref(&job.outcome))));
+        writer.data(&head.chunk(&[choice], so_far.as_slice())).await;
     }
     let outcome = std::mem::take(&mut job.outcome);
     let finish = outcome.finish();

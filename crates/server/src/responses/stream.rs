@@ -114,7 +114,7 @@ impl Output {
         }
         match piece {
             Piece::Prefill { .. } => {}
-            Piece::Thinking(text) => self.thinking(&text),
+            Piece::Thinking { text, .. } => self.thinking(&text),
             Piece::Text { text, logprobs: tokens } => {
                 if !matches!(self.open, Some((_, Open::Message))) {
                     self.close(job, "completed");
