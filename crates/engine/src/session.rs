@@ -111,10 +111,24 @@ impl Session {
         self.checkpoints.iter().map(|c| c.pos)
     }
 
-    /// The last rewind point in a range of positions, with its window and frontiers.
-    pub(crate) fn checkpoint_in(&self, range: RangeInclusive<u32>) -> Option<(u32, &[u8])> {
-        let found = self.checkpoints.iter().rev().find(|c| range.contains(&c.pos));
-        found.map(|c| (c.pos, &c.tail[..]))
+    /// The last rewind point in a range of positions, with its window and frontiers. One that is still in free reach, and
+    /// therefore not kept yet, is taken from the model.
+    pub(crate) fn rewind_point_in(
+        &self,
+        model: &mut dyn Model,
+        range: &RangeInclusive<u32>,
+    ) -> Result<Option<(u32, Vec<u8>)>> {
+        let rewind = model.limits().rewind;
+        let due = self.due.iter().rev().find(|&pos| range.contains(pos) && self.is_free(*pos, rewind));
+        let kept = self.checkpoints.iter().rev().find(|c| range.contains(&c.pos));
+        match (due, kept) {
+            (Some(&pos), kept) if kept.is_none_or(|c| c.pos < pos) => {
+                let mut tail = Vec::new();
+                model.save(self.slot, pos..pos, &mut tail)?;
+                Ok(Some((pos, tail)))
+            }
+            (_, kept) => Ok(kept.map(|c| (c.pos, c.tail.to_vec()))),
+        }
     }
 
     /// Bytes of the rewind points.

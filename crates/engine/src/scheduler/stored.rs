@@ -196,12 +196,14 @@ impl Scheduler {
     fn save_question(&mut self, at: usize, role: KvRole, patience: Duration) {
         let Some(kv) = &self.kv else { return };
         let seat = &self.seats[at];
-        let Some((pos, tail)) = seat.session.checkpoint_in(seat.trail.question(kv.config())) else { return };
+        let range = seat.trail.question(kv.config());
+        // What cannot be read out of the model is not saved; the sequence goes on.
+        let Ok(Some((pos, tail))) = seat.session.rewind_point_in(self.model.as_mut(), &range) else { return };
         if !seat.trail.wants(kv.config(), pos) || pos == seat.session.position() {
             return;
         }
         let step = kv.config().step();
-        let (from, tail) = (seat.trail.on_disk().min(pos / step * step), tail.to_vec());
+        let from = seat.trail.on_disk().min(pos / step * step);
         self.hand_over(at, role, from..pos, Some(tail), patience);
     }
 
