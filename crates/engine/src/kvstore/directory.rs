@@ -113,6 +113,9 @@ impl Directory {
     }
 
     fn scan(&self) -> io::Result<()> {
+        if let (false, Err(error)) = (self.config.readonly, self.disk.settle()) {
+            self.note("directory", &error.to_string());
+        }
         let mut tails = Vec::new();
         let mut index = self.index();
         for entry in self.disk.list()? {

@@ -170,6 +170,11 @@ impl Disk {
         file.sync()
     }
 
+    /// Makes the names durable that are found at the opening: a save may have failed after giving one.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        self.files.sync_dir()
+    }
+
     /// Makes names durable.
     pub(crate) fn sync_dir(&self) -> io::Result<()> {
         self.faults.check(KvOp::SyncDir)?;
