@@ -11,7 +11,7 @@ use ds4_model::Limits;
 use tempfile::TempDir;
 
 use crate::fake::Fake;
-use crate::kvstore::{config, ids, over, say, stats};
+use crate::kvstore::{config, ids, over, say, settle, stats};
 use crate::support::run;
 
 const LIMITS: Limits = Limits { context: 4000, slots: 1, max_rows: 64, rewind: 4 };
@@ -37,10 +37,7 @@ fn child_saves_until_it_is_killed() {
     let mut out = std::io::stdout();
     for n in 0..250 {
         say(&engine, &turn(kind, n), |r| r.max_tokens = 1);
-        while stats(&engine).writes + stats(&engine).skipped.duplicate <= u64::from(n) {
-            assert_eq!(stats(&engine).failed_writes, 0);
-            std::thread::yield_now();
-        }
+        assert_eq!(settle(&engine).failed_writes, 0);
         writeln!(out, "\nsaved {n}").and_then(|()| out.flush()).unwrap();
     }
     std::thread::sleep(Duration::from_mins(1));
