@@ -73,7 +73,7 @@ async fn a_stream_tells_how_far_it_is_if_that_was_asked_for() {
     });
     let answer = server.stream("/v1/chat/completions", &body).await;
     let chunks: Vec<Value> = answer.events().into_iter().map(|(_, chunk)| chunk).filter(Value::is_object).collect();
-    let progress = chunks.iter().find_map(|chunk| chunk.get("prompt_progress")).expect("progress");
+    let progress = chunks.iter().filter_map(|chunk| chunk.get("prompt_progress")).next_back().expect("progress");
     assert!(progress["time_ms"].is_u64() && progress["processed"] == progress["total"], "{progress}");
     let counts: Vec<u64> = chunks.iter().filter_map(|chunk| chunk["usage"]["completion_tokens"].as_u64()).collect();
     assert!(counts.is_sorted() && counts.len() > 3 && counts[0] < counts[counts.len() - 1], "{counts:?}");
