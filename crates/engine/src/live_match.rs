@@ -1,6 +1,8 @@
 //! Why a prompt could not be gone on with from further: the sequence in a slot that shares most with it, and where they part.
 //! Only looked for when a request asks.
 
+use crate::session::common_prefix;
+
 /// The live sequence of the same tenant that shares most with a prompt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LiveMatch {
@@ -18,7 +20,7 @@ pub struct LiveMatch {
 
 impl LiveMatch {
     pub(crate) fn of<'a>(sequences: impl Iterator<Item = &'a [u32]>, prompt: &[u32]) -> Self {
-        let common = |tokens: &[u32]| tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let common = |tokens: &[u32]| common_prefix(tokens, prompt) as usize;
         let best =
             sequences.map(|tokens| (common(tokens), tokens)).max_by_key(|&(common, tokens)| (common, tokens.len()));
         let (common, tokens) = best.unwrap_or_default();

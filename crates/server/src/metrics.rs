@@ -202,7 +202,7 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         let prefix = app.config.metrics_prefix.as_deref().unwrap_or("ds4");
-        let own = format!("{}{}{}", steps(prefix, app, &activity), disk(prefix, app), build(prefix, app));
+        let own = format!("{}{}{}", steps(prefix, app, &activity), stored(prefix, app), build(prefix, app));
         match text.strip_suffix("# EOF\n") {
             Some(rest) => format!("{rest}{own}# EOF\n"),
             None => text,
@@ -230,7 +230,7 @@ fn steps(prefix: &str, app: &App, activity: &ds4_engine::Activity) -> String {
 }
 
 /// What the store counts, if there is one.
-fn disk(prefix: &str, app: &App) -> String {
+fn stored(prefix: &str, app: &App) -> String {
     let Some(stats) = app.engine.kv_stats() else { return String::new() };
     let model = label(app.config.canonical_name());
     let mut out = String::new();
@@ -242,10 +242,12 @@ fn disk(prefix: &str, app: &App) -> String {
             let _ = writeln!(out, "{prefix}:{name}{total}{{model_name=\"{model}\"{by}}} {n}");
         }
     };
-    put("kv_disk_bytes", "Bytes of stored states", "gauge", &[("", stats.bytes)], "");
-    put("kv_disk_writes_bytes", "Bytes of states written", "counter", &[("", stats.written_bytes)], "");
+    // Without a directory the store is host memory.
+    let place = if app.config.journals.is_some() { "disk" } else { "ram" };
+    put(&format!("kv_{place}_bytes"), "Bytes of stored states", "gauge", &[("", stats.bytes)], "");
+    put(&format!("kv_{place}_writes_bytes"), "Bytes of states written", "counter", &[("", stats.written_bytes)], "");
     let evictions: Vec<_> = KvRole::ALL.iter().zip(stats.evictions).map(|(role, n)| (role.name(), n)).collect();
-    put("kv_disk_evictions", "Stored states removed to make room", "counter", &evictions, "role");
+    put(&format!("kv_{place}_evictions"), "Stored states removed to make room", "counter", &evictions, "role");
     let KvMisses { absent, short, live, corrupt, unreadable, refused } = stats.misses;
     let misses = [
         ("absent", absent),

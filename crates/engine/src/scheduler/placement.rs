@@ -21,10 +21,11 @@ pub(super) struct Place {
 /// the one that was used longest ago, and what another one, idle or busy, has of it is copied: a common start, such as a
 /// system prompt, costs no conversation its own end.
 pub(super) fn place(seats: &[Seat], wanted: &Waited<'_>, rewind: u32) -> Option<Place> {
-    let kept: Vec<u32> = seats.iter().map(|seat| seat.reusable(wanted.tokens, wanted.tenant, rewind)).collect();
     let oldest = |at: usize| Reverse((seats[at].used, seats[at].session.slot()));
     let idle = || (0..seats.len()).filter(|&at| seats[at].job.is_none());
     let free = idle().max_by_key(|&at| (seats[at].session.position() == 0, wanted.hint == Some(at), oldest(at)))?;
+    // Only now: a full house is asked by everyone who waits, in every step.
+    let kept: Vec<u32> = seats.iter().map(|seat| seat.reusable(wanted.tokens, wanted.tenant, rewind)).collect();
     let best = (0..seats.len()).max_by_key(|&at| (kept[at], oldest(at))).filter(|&at| kept[at] >= WORTH);
     let own =
         idle().filter(|&at| kept[at] > 0 && seats[at].is_continued_by(wanted)).max_by_key(|&at| (kept[at], oldest(at)));
@@ -39,18 +40,21 @@ pub(super) fn place(seats: &[Seat], wanted: &Waited<'_>, rewind: u32) -> Option<
 /// The seat in whose prompt more of a history is still to come than any other has, or than the `read` tokens from the store,
 /// and how many tokens there are then. That seat gets on, or its request ends; whoever waits looks again after every step.
 pub(super) fn awaited(seats: &[Seat], wanted: &Waited<'_>, read: u32, rewind: u32) -> Option<(usize, u32)> {
-    let mut elsewhere = read;
-    let mut best = None;
-    for (at, seat) in seats.iter().enumerate() {
+    let to_come = |seat: &Seat| {
         let prompt = seat.prompt_under_way().filter(|_| seat.tenant == wanted.tenant);
         let shared = prompt.map_or(0, |prompt| common_prefix(prompt, wanted.tokens));
-        if shared <= seat.session.position() {
-            elsewhere = elsewhere.max(seat.reusable(wanted.tokens, wanted.tenant, rewind));
-        } else if best.is_none_or(|(_, most)| shared > most) {
-            best = Some((at, shared));
-        }
-    }
-    best.filter(|&(_, shared)| shared >= elsewhere.saturating_add(WORTH))
+        (shared > seat.session.position()).then_some(shared)
+    };
+    let coming: Vec<Option<u32>> = seats.iter().map(to_come).collect();
+    let best = coming
+        .iter()
+        .enumerate()
+        .filter_map(|(at, &shared)| Some((at, shared?)))
+        .max_by_key(|&(at, most)| (most, Reverse(at)))?;
+    let there = seats.iter().zip(&coming).filter(|(_, coming)| coming.is_none());
+    let elsewhere = there.map(|(seat, _)| seat.reusable(wanted.tokens, wanted.tenant, rewind)).max();
+    let elsewhere = elsewhere.unwrap_or(0).max(read);
+    (best.1 >= elsewhere.saturating_add(WORTH)).then_some(best)
 }
 
 /// Fewer tokens are evaluated sooner than their state is copied or waited for.
