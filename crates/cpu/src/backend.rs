@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ds4_gguf::{Gguf, Tensor};
 use ds4_model::{
-    AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, Error, ExpertWeights, GraphKey,
-    HeadWeights, HyperConnection, LayerKv, Limits, LowRank, Model, Numerics, ProjectWeights, Queries, QueryWeights,
-    Result, RopeTables, RouteWeights, Routing, Rows, Shape, Step, StepRow, Transformer, visible_rows,
+    AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, Error, ExpertWeights,
+    GraphKey, HeadWeights, HyperConnection, LayerKv, Limits, LowRank, Model, Numerics, ProjectWeights, Queries,
+    QueryWeights, Result, RopeTables, RouteWeights, Routing, Rows, Shape, Step, StepRow, Transformer, visible_rows,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -86,7 +86,7 @@ impl Backend for Cpu {
         Buffer::zeroed(bytes).ok_or_else(|| failure(format!("cannot allocate {bytes} bytes")))
     }
 
-    fn upload(&mut self, tensor: &Tensor) -> Result<Weight> {
+    fn upload(&mut self, tensor: &Tensor, _class: Class) -> Result<Weight> {
         Ok(Weight::new(tensor))
     }
 

@@ -3,6 +3,7 @@
 // are arguments.
 #pragma once
 
+#ifdef __CUDACC_RTC__
 typedef unsigned char uint8_t;
 typedef signed char int8_t;
 typedef unsigned short uint16_t;
@@ -11,6 +12,9 @@ typedef unsigned int uint32_t;
 typedef int int32_t;
 typedef unsigned long long uint64_t;
 typedef long long int64_t;
+#else
+#include <cstdint>
+#endif
 
 #define DEVICE static __device__ __forceinline__
 

@@ -5,7 +5,7 @@
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights,
+    AttnOutputWeights, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights,
     HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows,
     Step,
 };
@@ -32,6 +32,10 @@ pub enum Stage {
 /// A device: memory, the eleven stages of model.md, and two more for a draft block. Activations are float32,
 /// `[rows][width]`; arguments are the step, weights, inputs, then outputs. A backend is opened for one [`crate::Shape`] and one [`crate::Numerics`].
 pub trait Backend: Send + Sized {
+    /// Most rows of a step whose rows come out the same, bit for bit, in whatever company: with other rows or without. Longer
+    /// steps may round differently. Rows that decode are never put into a longer step.
+    const SMALL_STEP: usize = usize::MAX;
+
     /// Device memory: activations, cache rows, step parameters.
     type Buffer: Send + Sync;
     /// One tensor in the layout this device likes best.
@@ -39,8 +43,9 @@ pub trait Backend: Send + Sized {
 
     /// Zeroed memory.
     fn alloc(&mut self, bytes: usize) -> Result<Self::Buffer>;
-    /// Brings a tensor to the device; the view keeps the mapped file alive as long as it is held.
-    fn upload(&mut self, tensor: &Tensor) -> Result<Self::Weight>;
+    /// Brings a tensor to the device in the layout that suits its role; the view keeps the mapped file alive as long as it is
+    /// held.
+    fn upload(&mut self, tensor: &Tensor, class: Class) -> Result<Self::Weight>;
     /// Writes `src` at byte `at`, ordered before everything submitted later.
     fn write(&mut self, dst: &mut Self::Buffer, at: usize, src: &[u8]) -> Result<()>;
     /// Waits for everything submitted, then copies bytes from `at` on.

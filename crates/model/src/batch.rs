@@ -97,7 +97,7 @@ pub struct StepRow {
     pub pad: u32,
 }
 
-/// What changes every step. `rows` lives in device memory; the two numbers are part of the graph key, so a captured
+/// What changes every step. `rows` lives in device memory; the numbers are part of the graph key, so a captured
 /// graph may bake them in.
 #[derive(Debug)]
 pub struct Step<Buf> {
@@ -105,6 +105,8 @@ pub struct Step<Buf> {
     pub rows: Buf,
     /// Rows in this step.
     pub n: usize,
+    /// Rows that want logits.
+    pub logits: usize,
     /// An upper bound of every `pos + 1` in this step.
     pub context: u32,
 }
@@ -114,6 +116,8 @@ pub struct Step<Buf> {
 pub struct GraphKey {
     /// Rows in the step, one per sequence.
     pub rows: u32,
+    /// Rows that want logits.
+    pub logits: u32,
     /// Upper bound of every `pos + 1`: a power of two.
     pub context: u32,
     /// A step of the draft block, not of the main model.

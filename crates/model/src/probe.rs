@@ -7,9 +7,9 @@ use bytemuck::Zeroable;
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Backend, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights,
-    HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows,
-    Stage, Step, StepRow, visible_rows,
+    AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
+    HeadWeights, HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights,
+    Routing, Rows, Stage, Step, StepRow, visible_rows,
 };
 
 /// What to do behind each stage.
@@ -121,6 +121,7 @@ impl<B: Backend> Probe<B> for RandomSelect {
 const INDEXED_RATIO: u32 = 4;
 
 impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
+    const SMALL_STEP: usize = B::SMALL_STEP;
     type Buffer = B::Buffer;
     type Weight = B::Weight;
 
@@ -128,8 +129,8 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         self.inner.alloc(bytes)
     }
 
-    fn upload(&mut self, tensor: &Tensor) -> Result<B::Weight> {
-        self.inner.upload(tensor)
+    fn upload(&mut self, tensor: &Tensor, class: Class) -> Result<B::Weight> {
+        self.inner.upload(tensor, class)
     }
 
     fn write(&mut self, dst: &mut B::Buffer, at: usize, src: &[u8]) -> Result<()> {

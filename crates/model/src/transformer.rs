@@ -11,8 +11,8 @@ use crate::weights::{check_hash_table, find, validate};
 use crate::workspace::MAX_LOGIT_ROWS;
 use crate::{
     Backend, Batch, Cache, Class, DraftKv, DraftRow, DraftWeights, Error, GraphKey, KvLayout, LayerKv, LayerWeights,
-    Limits, LogitRows, MemoryPlan, Model, NO_LOGITS, Numerics, Part, Result, Shape, SlotId, Span, StepRow, Variant,
-    Weights, Workspace, validate_draft,
+    Limits, LogitRows, MAX_DRAFT, MemoryPlan, Model, NO_LOGITS, Numerics, Part, Result, Shape, SlotId, Span, StepRow,
+    Variant, Weights, Workspace, validate_draft,
 };
 
 /// A model on one device.
@@ -128,14 +128,15 @@ impl<B: Backend> Transformer<B> {
             if spec.class == Class::HashTable {
                 check_hash_table(file, &tensor, shape.n_expert)?;
             }
-            backend.upload(&tensor)
+            backend.upload(&tensor, spec.class)
         })?;
         let layout = KvLayout::new(&shape, limits, numerics, draft.is_some());
         let cache = layout.allocate(&mut |bytes| backend.alloc(bytes))?;
         let workspace = Workspace::allocate(&shape, limits, draft.is_some(), &mut |bytes| backend.alloc(bytes))?;
         let fingerprint = fingerprint(file, draft, &shape, numerics);
         let variant = variant(file, draft, &shape, numerics);
-        let mut take = |file: &Gguf| DraftWeights::bind(&shape, &mut |spec| backend.upload(&find(file, &spec)?));
+        let mut take =
+            |file: &Gguf| DraftWeights::bind(&shape, &mut |spec| backend.upload(&find(file, &spec)?, spec.class));
         let draft = draft.map(&mut take).transpose()?;
         let (rows, prime) = (Vec::new(), Vec::new());
         Ok(Transformer {
@@ -241,6 +242,7 @@ impl<B: Backend> Transformer<B> {
         }
         step.n = self.prime.len();
         step.context = context;
+        step.logits = 0;
         self.backend.write(&mut step.rows, 0, bytemuck::cast_slice(&self.prime))
     }
 
@@ -249,8 +251,10 @@ impl<B: Backend> Transformer<B> {
         let step = &mut self.workspace.step;
         step.n = self.rows.len();
         step.context = if record { context.next_power_of_two() } else { context };
+        step.logits = self.rows.iter().filter(|row| row.logits != NO_LOGITS).count();
+        let (rows, logits) = (step.n as u32, step.logits as u32);
         self.backend.write(&mut step.rows, 0, bytemuck::cast_slice(&self.rows))?;
-        Ok(record.then_some(GraphKey { rows: step.n as u32, context: step.context, draft }))
+        Ok(record.then_some(GraphKey { rows, logits, context: step.context, draft }))
     }
 
     fn read_logits(&mut self, logits: &mut [f32]) -> Result<()> {
@@ -298,7 +302,7 @@ impl<B: Backend> Model for Transformer<B> {
 
     fn forward(&mut self, batch: &Batch<'_>, mut logits: &mut [f32]) -> Result<()> {
         self.check(batch, logits)?;
-        for pieces in steps(batch) {
+        for pieces in steps(batch, B::SMALL_STEP) {
             let wanted: usize = pieces.iter().map(|(span, _)| span.logit_rows()).sum();
             let now = logits.split_off_mut(..wanted * self.shape.n_vocab).expect("checked: room for every row");
             self.step(&pieces, now)?;
@@ -386,12 +390,22 @@ impl<B: Backend> Model for Transformer<B> {
 }
 
 /// Cuts a batch into steps of at most `MAX_LOGIT_ROWS` rows of logits. Pieces of one span fall into different steps: each
-/// reads what the one before has written.
-fn steps<'a>(batch: &Batch<'a>) -> Vec<Vec<(Span, &'a [u32])>> {
+/// reads what the one before has written. A batch of more than `small` rows is also cut between spans of prompts and those of
+/// sequences that decode: see [`Backend::SMALL_STEP`].
+fn steps<'a>(batch: &Batch<'a>, small: usize) -> Vec<Vec<(Span, &'a [u32])>> {
+    let decodes = |span: &Span| span.len <= MAX_DRAFT + 1;
+    let whole = batch.tokens.len() <= small;
+    let (mut kind, mut rows) = (None, 0);
     let mut steps = vec![Vec::new()];
     let (mut tokens, mut wanted) = (batch.tokens, 0);
     for span in batch.spans {
         let mut left = *span;
+        let full = decodes(span) && rows + span.len as usize > small;
+        if !whole && (full || kind.is_some_and(|kind| kind != decodes(span))) {
+            steps.push(Vec::new());
+            (wanted, rows) = (0, 0);
+        }
+        (kind, rows) = (Some(decodes(span)), rows + span.len as usize);
         while left.len > 0 {
             if wanted == MAX_LOGIT_ROWS && left.logits != LogitRows::None {
                 steps.push(Vec::new());
@@ -472,3 +486,32 @@ fn variant(file: &Gguf, draft: Option<&Gguf>, shape: &Shape, numerics: Numerics)
 
 /// Bytes of a tensor that tell it from another.
 const SAMPLE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(spans: &[(u32, LogitRows)], small: usize) -> Vec<Vec<u32>> {
+        let spans: Vec<Span> =
+            (0..).zip(spans).map(|(slot, &(len, logits))| Span { slot, pos: 0, len, logits }).collect();
+        let tokens = vec![0; spans.iter().map(|span| span.len as usize).sum()];
+        let batch = Batch { tokens: &tokens, spans: &spans };
+        let cut = steps(&batch, small);
+        cut.iter().map(|step| step.iter().map(|(span, _)| span.len).collect()).collect()
+    }
+
+    #[test]
+    fn rows_that_decode_share_no_long_step_with_a_prompt() {
+        let spans = [(1, LogitRows::Last), (1, LogitRows::Last), (100, LogitRows::Last), (1, LogitRows::Last)];
+        assert_eq!(lengths(&spans, usize::MAX), [vec![1, 1, 100, 1]]);
+        assert_eq!(lengths(&spans, 64), [vec![1, 1], vec![100], vec![1]]);
+        assert_eq!(lengths(&spans[..2], 64), [vec![1, 1]]);
+        assert_eq!(lengths(&[(30, LogitRows::None), (1, LogitRows::Last)], 64), [vec![30, 1]]);
+    }
+
+    #[test]
+    fn steps_of_decoding_rows_stay_small_and_logits_fit_their_buffer() {
+        assert_eq!(lengths(&[(1, LogitRows::Last); 70], 64).iter().map(Vec::len).collect::<Vec<_>>(), [64, 6]);
+        assert_eq!(lengths(&[(100, LogitRows::All)], usize::MAX), [vec![64], vec![36]]);
+    }
+}

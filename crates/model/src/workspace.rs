@@ -77,8 +77,8 @@ impl<Buf> Workspace<Buf> {
         let mut rows = |width: usize| alloc(4 * n * width);
         let pooled = |width: usize| 2 * Shape::pooled_dim(4, width);
         Ok(Workspace {
-            step: Step { rows: rows(8)?, n: 0, context: 0 },
-            prime: if draft { Some(Step { rows: rows(8)?, n: 0, context: 0 }) } else { None },
+            step: Step { rows: rows(8)?, n: 0, logits: 0, context: 0 },
+            prime: if draft { Some(Step { rows: rows(8)?, n: 0, logits: 0, context: 0 }) } else { None },
             streams: rows(HC * s.n_embd)?,
             x: rows(s.n_embd)?,
             mix: rows(HC + HC * HC)?,

@@ -1,0 +1,299 @@
+//! Kernel text to machine code: NVRTC compiles every file of `kernels/` for the card that is there, with the model's counts as
+//! constants; what it makes is kept in the user's cache folder under the hash of everything it depends on.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use cudarc::driver::{result, sys};
+use cudarc::nvrtc;
+use ds4_model::{Error, Result, Shape};
+use sha2::{Digest, Sha256};
+
+use crate::device::Device;
+
+/// A kernel of a loaded program.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernel(pub(crate) sys::CUfunction);
+
+/// All kernels by name.
+pub(crate) struct Program {
+    kernels: HashMap<&'static str, Kernel>,
+    modules: Vec<sys::CUmodule>,
+    device: Arc<Device>,
+}
+
+// SAFETY: modules and functions may be used from any thread with the context current.
+unsafe impl Send for Program {}
+
+/// A file of kernels: its name, its text, its entry points; several programs may come from one file.
+struct Source {
+    name: &'static str,
+    text: &'static str,
+    defines: &'static [&'static str],
+    kernels: &'static [&'static str],
+}
+
+macro_rules! source {
+    ($name:literal, [$($kernel:literal),* $(,)?]) => {
+        source!($name, [], [$($kernel),*])
+    };
+    ($name:literal, [$($define:expr),*], [$($kernel:expr),* $(,)?]) => {
+        Source {
+            name: $name,
+            text: include_str!(concat!("../kernels/", $name)),
+            defines: &[$($define),*],
+            kernels: &[$($kernel),*],
+        }
+    };
+}
+
+/// The products of one K.
+macro_rules! dense {
+    ($name:literal, $k:literal) => {
+        source!(
+            "dense.cu",
+            [concat!("-DDENSE_NAME=", $name), concat!("-DDENSE_K=", $k)],
+            [
+                concat!($name, "_1"),
+                concat!($name, "_4"),
+                concat!($name, "_8"),
+                concat!($name, "_16"),
+                concat!($name, "_32")
+            ]
+        )
+    };
+}
+
+/// What the files include.
+const HEADERS: [(&str, &str); 2] =
+    [("common.cuh", include_str!("../kernels/common.cuh")), ("encode.cuh", include_str!("../kernels/encode.cuh"))];
+
+const SOURCES: &[Source] = &[
+    source!("repack.cu", ["repack_q8", "repack_f16"]),
+    source!("dense.cu", ["-DDENSE_NAME=unused", "-DDENSE_K=64", "-DDENSE_PACK"], ["dense_pack"]),
+    dense!("dense_embd", "N_EMBD"),
+    dense!("dense_lora", "Q_LORA"),
+    dense!("dense_group", "(N_HEAD*HEAD/N_GROUP)"),
+    dense!("dense_low", "(N_GROUP*O_LORA)"),
+    dense!("dense_ff", "FF"),
+    source!("embed.cu", ["embed"]),
+    source!("hc.cu", ["hc_pre", "hc_head", "hc_post"]),
+    source!("project.cu", ["project_finish"]),
+    source!("query.cu", ["query_finish"]),
+    source!("compressor.cu", ["compress", "compress_keep"]),
+    source!("route.cu", ["route_finish"]),
+    source!("draft.cu", ["keep_streams", "draft_norm", "draft_add"]),
+];
+
+/// The model's counts, by the names that kernels know them by.
+pub(crate) fn defines(s: &Shape) -> Vec<String> {
+    let counts = [
+        ("N_EMBD", s.n_embd),
+        ("N_VOCAB", s.n_vocab),
+        ("N_HEAD", s.n_head),
+        ("Q_LORA", s.q_lora_dim),
+        ("N_GROUP", s.n_out_group),
+        ("O_LORA", s.out_lora_dim),
+        ("N_INDEX_HEAD", s.n_index_head),
+        ("TOP_K", s.index_top_k),
+        ("N_EXPERT", s.n_expert),
+        ("N_USED", s.n_expert_used),
+        ("FF", s.ff_dim),
+    ];
+    counts.iter().map(|(name, n)| format!("-D{name}={n}")).collect()
+}
+
+/// The name NVRTC knows a card's architecture by: with the features of this very generation where kernels use them.
+fn architecture((major, minor): (u32, u32)) -> String {
+    match (major, minor) {
+        (9, 0) => "sm_90a".to_owned(),
+        (major, minor) => format!("sm_{major}{minor}"),
+    }
+}
+
+impl Program {
+    /// Compiles, or takes from `cache`, and loads every kernel.
+    pub(crate) fn load(device: &Arc<Device>, shape: &Shape, cache: Option<&Path>) -> Result<Program> {
+        let mut options = vec![
+            format!("--gpu-architecture={}", architecture(device.capability)),
+            "--std=c++17".to_owned(),
+            "-default-device".to_owned(),
+        ];
+        options.extend(defines(shape));
+        let fail = |what: String| device.error(what);
+        let images: Vec<std::result::Result<Vec<u8>, String>> = thread::scope(|scope| {
+            let workers: Vec<_> = SOURCES.iter().map(|source| scope.spawn(|| image(source, &options, cache))).collect();
+            workers.into_iter().map(|w| w.join().expect("a compiler thread does not panic")).collect()
+        });
+        device.bind()?;
+        let mut program = Program { kernels: HashMap::new(), modules: Vec::new(), device: Arc::clone(device) };
+        for (source, image) in SOURCES.iter().zip(images) {
+            program.add(source, &image.map_err(fail)?)?;
+        }
+        Ok(program)
+    }
+
+    fn add(&mut self, source: &Source, image: &[u8]) -> Result<()> {
+        // SAFETY: the image is a whole cubin, made by NVRTC for this card.
+        let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
+        let module = self.device.check(&format!("cannot load {}", source.name), module)?;
+        self.modules.push(module);
+        for &name in source.kernels {
+            let symbol = CString::new(name).expect("kernel names hold no zero");
+            // SAFETY: the module was just loaded.
+            let function = unsafe { result::module::get_function(module, symbol) };
+            let function = self.device.check(&format!("no kernel {name} in {}", source.name), function)?;
+            // A multiprocessor that changes its split of cache and shared memory must drain first: then no kernel starts beside
+            // another. All take the largest share.
+            let carveout = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+            // SAFETY: as above.
+            let set = unsafe { result::function::set_function_attribute(function, carveout, 100) };
+            self.device.check("cannot set up a kernel", set)?;
+            self.kernels.insert(name, Kernel(function));
+        }
+        Ok(())
+    }
+
+    /// The kernel of this name.
+    ///
+    /// # Panics
+    /// If no file has it: names are literals of this crate.
+    pub(crate) fn kernel(&self, name: &str) -> Kernel {
+        *self.kernels.get(name).unwrap_or_else(|| panic!("no kernel {name}"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.device.bind();
+        for module in self.modules.drain(..) {
+            // SAFETY: nothing launches these kernels any more.
+            let _ = unsafe { result::module::unload(module) };
+        }
+    }
+}
+
+/// Machine code of a file, from the cache or fresh. A cache that cannot be used is not an error.
+fn image(source: &Source, options: &[String], cache: Option<&Path>) -> std::result::Result<Vec<u8>, String> {
+    // SAFETY: looks for a library by name; nothing runs.
+    let compiler = unsafe { nvrtc::sys::is_culib_present() };
+    let version = if compiler { version() } else { (0, 0) };
+    let path = cache.map(|cache| cache.join(format!("{}-{}.cubin", source.name, key(source, options, version))));
+    if let Some(image) =
+        path.as_ref().and_then(|path| fs::read(path).ok()).filter(|image| image.starts_with(b"\x7fELF"))
+    {
+        return Ok(image);
+    }
+    if !compiler {
+        return Err("NVRTC, the run-time compiler of CUDA, is not there: install the CUDA toolkit, or `pip install \
+                    nvidia-cuda-nvrtc` and add its lib folder to LD_LIBRARY_PATH"
+            .to_owned());
+    }
+    let image = compile(source, options)?;
+    if let Some(path) = path {
+        store(&path, &image);
+    }
+    Ok(image)
+}
+
+fn version() -> (i32, i32) {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: writes two numbers.
+    let _ = unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    (major, minor)
+}
+
+fn key(source: &Source, options: &[String], version: (i32, i32)) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!("{version:?} {options:?} {:?}", source.defines));
+    for (_, text) in HEADERS {
+        hash.update(text);
+    }
+    hash.update(source.text);
+    hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Published under its name when it is whole: another process may look for it.
+fn store(path: &Path, image: &[u8]) {
+    let Some(folder) = path.parent() else { return };
+    let temporary: PathBuf = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&temporary, image));
+    if written.and_then(|()| fs::rename(&temporary, path)).is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+}
+
+/// NVRTC's handle, freed when dropped.
+struct Compilation(nvrtc::sys::nvrtcProgram);
+
+impl Drop for Compilation {
+    fn drop(&mut self) {
+        // SAFETY: the handle is this value's own.
+        let _ = unsafe { nvrtc::result::destroy_program(self.0) };
+    }
+}
+
+fn compile(source: &Source, options: &[String]) -> std::result::Result<Vec<u8>, String> {
+    let said = |e: nvrtc::result::NvrtcError| format!("{}: NVRTC failed: {e}", source.name);
+    let c_string = |text: &str| CString::new(text).expect("kernel text holds no zero");
+    let (text, name) = (c_string(source.text), c_string(source.name));
+    let headers: Vec<(CString, CString)> =
+        HEADERS.iter().map(|(name, text)| (c_string(name), c_string(text))).collect();
+    let texts: Vec<*const c_char> = headers.iter().map(|(_, text)| text.as_ptr()).collect();
+    let names: Vec<*const c_char> = headers.iter().map(|(name, _)| name.as_ptr()).collect();
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: all strings outlive the call; the counts are those of the arrays.
+    let made = unsafe {
+        nvrtc::sys::nvrtcCreateProgram(
+            &raw mut handle,
+            text.as_ptr(),
+            name.as_ptr(),
+            headers.len() as i32,
+            texts.as_ptr(),
+            names.as_ptr(),
+        )
+    };
+    made.result().map_err(said)?;
+    let program = Compilation(handle);
+    let options: Vec<&str> = options.iter().map(String::as_str).chain(source.defines.iter().copied()).collect();
+    // SAFETY: the program is alive.
+    if let Err(e) = unsafe { nvrtc::result::compile_program(program.0, &options) } {
+        // SAFETY: as above.
+        let log = unsafe { nvrtc::result::get_program_log(program.0) }.unwrap_or_default();
+        let log: Vec<u8> = log.iter().map(|&c| c as u8).collect();
+        let log = CStr::from_bytes_until_nul(&log).map_or_else(|_| String::new(), |s| s.to_string_lossy().into_owned());
+        return Err(format!("{}: {e}\n{log}", source.name));
+    }
+    let mut size = 0;
+    // SAFETY: the program is compiled; the size is what NVRTC then writes.
+    unsafe {
+        nvrtc::sys::nvrtcGetCUBINSize(program.0, &raw mut size).result().map_err(said)?;
+        let mut image = vec![0u8; size];
+        nvrtc::sys::nvrtcGetCUBIN(program.0, image.as_mut_ptr().cast()).result().map_err(said)?;
+        Ok(image)
+    }
+}
+
+/// Compiles every kernel for `architecture` without a card: what the checks run.
+///
+/// # Errors
+/// No NVRTC, or its messages.
+pub(crate) fn check(architecture: &str, shape: &Shape) -> Result<usize> {
+    let fail = |what: String| Error::Device { device: architecture.to_owned(), what };
+    // SAFETY: looks for a library by name; nothing runs.
+    if !unsafe { nvrtc::sys::is_culib_present() } {
+        return Err(fail("NVRTC is not there".to_owned()));
+    }
+    let mut options =
+        vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned(), "-default-device".to_owned()];
+    options.extend(defines(shape));
+    SOURCES
+        .iter()
+        .map(|source| compile(source, &options).map(|image| image.len()))
+        .sum::<std::result::Result<_, _>>()
+        .map_err(fail)
+}
