@@ -1,0 +1,339 @@
+// Expert tiles times int8 activations (decode path): the four stored formats as operand A of m16n8k32, decoded in registers.
+//
+// An activation block is 256 values of up to four tokens: x = s (h + l / 254), h = round(x / s), l = round(254 (x / s - h)),
+// both int8; token i has h in mma column 2 i and l in column 2 i + 1. So lane 4 g + t ends with both sums of token t, for
+// rows g and g + 8. All sums are integers until the block ends (MXFP4: until the 32-group ends).
+// Inside a group of 32 lane t of a quad owns k = 8 t .. 8 t + 7: one grid row of IQ2_XXS, half a sub-block of Q2_K.
+#pragma once
+#include "common.cuh"
+
+constexpr float LOW = 1.f / 254.f; // what a unit of l is worth
+
+// Activations of one 256-block, written by one warp and read by the same warp.
+template <class F> struct __align__(16) Block {
+    uint4 codes[4][32];             // [pair of 32-groups][lane as it reads]: 8 bytes of the even group, 8 of the odd one
+    uint2 sums[F::MINS ? 32 : 2];   // [lane]: sums over sub-blocks 4 t .. 4 t + 3 of its column as low + 128 high, bytes
+    float scale[4];                 // s of a token
+};
+
+DEVICE uint4 weight16(const uint8_t* p) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+}
+DEVICE uint32_t weight4(const uint8_t* p) {
+    uint32_t v;
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));
+    return v;
+}
+DEVICE uint16_t weight2(const uint8_t* p) {
+    uint16_t v;
+    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));
+    return v;
+}
+DEVICE uint32_t byte_of(uint32_t w, int i) { return prmt(w, 0, 0x4440 + i); }
+DEVICE uint32_t word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+
+// c += a * b, a 16 x 16 and b 16 x 8 of int8.
+DEVICE void mma_s8_k16(int32_t (&c)[4], uint32_t a0, uint32_t a1, uint32_t b) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+                 : "r"(a0), "r"(a1), "r"(b));
+}
+DEVICE void scaled(int32_t (&sum)[4], const int32_t (&c)[4], uint32_t s0, uint32_t s1) {
+    sum[0] += c[0] * int32_t(s0);
+    sum[1] += c[1] * int32_t(s0);
+    sum[2] += c[2] * int32_t(s1);
+    sum[3] += c[3] * int32_t(s1);
+}
+// Sum over sub-blocks of (minimum x activation sum): `m0` and `m1` are the minima 4 t .. 4 t + 3 of rows g and g + 8.
+DEVICE void minima(int32_t (&c)[4], uint32_t m0, uint32_t m1, uint2 sums) {
+    mma_s8_k16(c, m0, m1, sums.y);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) c[i] *= 128;
+    mma_s8_k16(c, m0, m1, sums.x);
+}
+
+// Each format: Raw is a lane's share of a tile (only loads, so that it can be in flight while the last tile is decoded), and
+// `dot` adds two tiles times one block to sum[tile][row g, g + 8]; the two tiles share the activation fragments.
+
+// value = d / 8 * (2 ls + 1) * (+-grid)
+struct Iq2 {
+    static constexpr uint32_t BYTES = 1120, CTAS = 3;
+    static constexpr bool MINS = false, TABLE = true, INTERLEAVED = false;
+    struct Raw {
+        uint4 row[2];
+        uint32_t scales[2];
+        uint16_t d[2];
+    };
+    DEVICE void load(Raw& w, const uint8_t* tile) {
+        const uint32_t lane = lane_id(), g = lane / 4;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            w.row[r] = weight16(tile + 512 * r + 16 * lane);
+            w.scales[r] = weight4(tile + 1024 + 4 * (g + 8 * r));
+            w.d[r] = weight2(tile + 1088 + 2 * (g + 8 * r));
+        }
+    }
+    // Selectors of a grid row: nibble e is the level (0, 1, 2 for 8, 25, 43) of element e.
+    DEVICE uint32_t selectors(uint64_t grid) {
+        const uint32_t lo = (uint32_t(grid) >> 4) & 0x03030303, hi = (uint32_t(grid >> 32) >> 4) & 0x03030303;
+        const uint32_t a = lo | (lo >> 4), b = hi | (hi >> 4);
+        return prmt(a, b, 0x6420);
+    }
+    // Weights of group j: bit 2 of a selector nibble chooses the negative level.
+    DEVICE void decode(uint32_t& first, uint32_t& second, const uint4& row, int j, const uint32_t* table) {
+        constexpr uint32_t PLUS = 8 | 25 << 8 | 43 << 16, MINUS = 0xf8 | 0xe7 << 8 | 0xd5 << 16;
+        const uint32_t index = byte_of(j < 4 ? row.x : row.y, j % 4), bits = j < 4 ? row.z : row.w;
+        const uint32_t sign = j % 4 == 0 ? bits * 4 : j % 4 == 1 ? bits * 2 : j % 4 == 2 ? bits : bits >> 1;
+        const uint32_t s = table[3 * index] | (sign & 0x44444444);
+        first = prmt(PLUS, MINUS, s);
+        second = prmt(PLUS, MINUS, s >> 16);
+    }
+    DEVICE void dot(const Raw (&w)[2], const Block<Iq2>& x, const uint32_t* table, float (&sum)[2][2]) {
+        int32_t acc[2][4] = {};
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            const uint4 b = x.codes[j / 2][lane_id()];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                uint32_t a[4], s[2];
+                int32_t c[4] = {};
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    decode(a[r], a[2 + r], w[i].row[r], j, table);
+                    const uint32_t scales = j % 2 ? w[i].scales[r] >> 3 : w[i].scales[r] * 2;
+                    s[r] = byte_of((scales & 0x1e1e1e1e) | 0x01010101, j / 2);
+                }
+                mma_s8(c, a, j % 2 ? b.z : b.x, j % 2 ? b.w : b.y);
+                scaled(acc[i], c, s[0], s[1]);
+            }
+        }
+        const float s = x.scale[lane_id() % 4] * 0.125f;
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int r = 0; r < 2; ++r)
+                sum[i][r] += (float(acc[i][2 * r]) + float(acc[i][2 * r + 1]) * LOW) * (f32_of(w[i].d[r]) * s);
+    }
+};
+
+// value = d * scale * code - dmin * min, scale and min 4 bits per 16: scale x code is at most 45, a byte.
+struct Q2k {
+    static constexpr uint32_t BYTES = 1344, CTAS = 3;
+    static constexpr bool MINS = true, TABLE = false, INTERLEAVED = false;
+    struct Raw {
+        uint4 row[2];
+        uint32_t scales[2]; // sub-blocks 4 t .. 4 t + 3; the quad shares them by shuffles
+        uint32_t d[2];      // d, dmin
+    };
+    DEVICE void load(Raw& w, const uint8_t* tile) {
+        const uint32_t lane = lane_id(), g = lane / 4;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            w.row[r] = weight16(tile + 512 * r + 16 * lane);
+            w.scales[r] = weight4(tile + 1024 + 16 * (g + 8 * r) + 4 * (lane % 4));
+            w.d[r] = weight4(tile + 1280 + 4 * (g + 8 * r));
+        }
+    }
+    DEVICE void dot(const Raw (&w)[2], const Block<Q2k>& x, const uint32_t*, float (&sum)[2][2]) {
+        const uint32_t lane = lane_id(), t = lane % 4, quad = lane & ~3u;
+        int32_t acc[2][4] = {};
+#pragma unroll
+        for (int p = 0; p < 4; ++p) { // groups 2 p and 2 p + 1
+            const uint4 b = x.codes[p][lane];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                uint32_t even[4], odd[4];
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    const uint32_t scales = __shfl_sync(0xffffffffu, w[i].scales[r] & 0x0f0f0f0f, quad + p);
+                    const uint32_t s0 = prmt(scales, 0, 0x4440 + t / 2), s1 = prmt(scales, 0, 0x4442 + t / 2);
+                    const uint32_t codes = word_of(w[i].row[r], p);
+                    even[r] = (codes & 0x03030303) * s0;
+                    even[2 + r] = ((codes >> 2) & 0x03030303) * s0;
+                    odd[r] = ((codes >> 4) & 0x03030303) * s1;
+                    odd[2 + r] = ((codes >> 6) & 0x03030303) * s1;
+                }
+                mma_s8(acc[i], even, b.x, b.y);
+                mma_s8(acc[i], odd, b.z, b.w);
+            }
+        }
+        const float s = x.scale[t] * LOW;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            int32_t m[4] = {};
+            minima(m, (w[i].scales[0] >> 4) & 0x0f0f0f0f, (w[i].scales[1] >> 4) & 0x0f0f0f0f, x.sums[lane]);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                const float product = float(acc[i][2 * r] * 254 + acc[i][2 * r + 1]);
+                const float least = float(m[2 * r] * 254 + m[2 * r + 1]);
+                sum[i][r] += (f16_lo(w[i].d[r]) * product - f16_hi(w[i].d[r]) * least) * s;
+            }
+        }
+    }
+};
+
+// value = d * scale * code - dmin * min, scale and min 6 bits per 32.
+struct Q4k {
+    static constexpr uint32_t BYTES = 2304, CTAS = 2;
+    static constexpr bool MINS = true, TABLE = false, INTERLEAVED = false;
+    struct Raw {
+        uint4 row[2][2]; // [row][half of the groups]
+        uint32_t packed[2][3];
+        uint32_t d[2];
+    };
+    DEVICE void load(Raw& w, const uint8_t* tile) {
+        const uint32_t lane = lane_id(), g = lane / 4;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            w.row[r][0] = weight16(tile + 1024 * r + 16 * lane);
+            w.row[r][1] = weight16(tile + 1024 * r + 512 + 16 * lane);
+#pragma unroll
+            for (int i = 0; i < 3; ++i) w.packed[r][i] = weight4(tile + 2048 + 12 * (g + 8 * r) + 4 * i);
+            w.d[r] = weight4(tile + 2240 + 4 * (g + 8 * r));
+        }
+    }
+    DEVICE uint32_t scales(const uint32_t (&p)[3], int half) {
+        return half ? (p[2] & 0x0f0f0f0f) | ((p[0] >> 2) & 0x30303030) : p[0] & 0x3f3f3f3f;
+    }
+    // Minima of groups 2 t, 2 t, 2 t + 1, 2 t + 1: the sub-blocks 4 t .. 4 t + 3.
+    DEVICE uint32_t mins(const uint32_t (&p)[3], uint32_t t) {
+        const uint32_t m = t < 2 ? p[1] & 0x3f3f3f3f : ((p[2] >> 4) & 0x0f0f0f0f) | ((p[1] >> 2) & 0x30303030);
+        return prmt(m, 0, t % 2 ? 0x3322 : 0x1100);
+    }
+    DEVICE void dot(const Raw (&w)[2], const Block<Q4k>& x, const uint32_t*, float (&sum)[2][2]) {
+        const uint32_t lane = lane_id(), t = lane % 4;
+        int32_t acc[2][4] = {};
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            const uint4 b = x.codes[j / 2][lane];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                uint32_t a[4], s[2];
+                int32_t c[4] = {};
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    const uint32_t codes = word_of(w[i].row[r][j / 4], j % 4);
+                    a[r] = codes & 0x0f0f0f0f;
+                    a[2 + r] = (codes >> 4) & 0x0f0f0f0f;
+                    s[r] = byte_of(scales(w[i].packed[r], j / 4), j % 4);
+                }
+                mma_s8(c, a, j % 2 ? b.z : b.x, j % 2 ? b.w : b.y);
+                scaled(acc[i], c, s[0], s[1]);
+            }
+        }
+        const float s = x.scale[t];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            int32_t m[4] = {};
+            minima(m, mins(w[i].packed[0], t), mins(w[i].packed[1], t), x.sums[lane]);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                const float product = float(acc[i][2 * r]) + float(acc[i][2 * r + 1]) * LOW;
+                const float least = float(m[2 * r] * 254 + m[2 * r + 1]) * LOW;
+                sum[i][r] += (f16_lo(w[i].d[r]) * product - f16_hi(w[i].d[r]) * least) * s;
+            }
+        }
+    }
+};
+
+// value = 2^(e - 127) / 2 * (0, 1, 2, 3, 4, 6, 8, 12 and their negatives), e per 32.
+// A permute by a nibble with bit 3 set repeats the sign of the byte. So one permute gives (value + 1 or 0 | 0) for codes
+// (positive | negative), one with bit 3 flipped (-1 or 0 | value): two mma, one after the other, add them up.
+// Nibbles come out as elements 0, 4, 1, 5 and 2, 6, 3, 7: activations are interleaved alike.
+struct Mxfp4 {
+    static constexpr uint32_t BYTES = 2176, CTAS = 2;
+    static constexpr bool MINS = false, TABLE = false, INTERLEAVED = true;
+    struct Raw {
+        uint4 row[2][2];
+        uint32_t exponents[2][2];
+    };
+    DEVICE void load(Raw& w, const uint8_t* tile) {
+        const uint32_t lane = lane_id(), g = lane / 4;
+#pragma unroll
+        for (int r = 0; r < 2; ++r)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                w.row[r][i] = weight16(tile + 1024 * r + 512 * i + 16 * lane);
+                w.exponents[r][i] = weight4(tile + 2048 + 8 * (g + 8 * r) + 4 * i);
+            }
+    }
+    DEVICE void dot(const Raw (&w)[2], const Block<Mxfp4>& x, const uint32_t*, float (&sum)[2][2]) {
+        constexpr uint32_t PLUS0 = 0x04030200, PLUS1 = 0x0d090705, MINUS0 = 0xfdfeff00, MINUS1 = 0xf4f8fafc;
+        float part[2][2] = {};
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+            const uint4 b = x.codes[j / 2][lane_id()];
+            const uint32_t b0 = j % 2 ? b.z : b.x, b1 = j % 2 ? b.w : b.y;
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                uint32_t plus[4], minus[4];
+                int32_t c[4] = {};
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    const uint32_t codes = word_of(w[i].row[r][j / 4], j % 4), flipped = codes ^ 0x88888888;
+                    plus[r] = prmt(PLUS0, PLUS1, codes);
+                    plus[2 + r] = prmt(PLUS0, PLUS1, codes >> 16);
+                    minus[r] = prmt(MINUS0, MINUS1, flipped);
+                    minus[2 + r] = prmt(MINUS0, MINUS1, flipped >> 16);
+                }
+                mma_s8(c, plus, b0, b1);
+                mma_s8(c, minus, b0, b1);
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    const uint32_t top = prmt(w[i].exponents[r][j / 4], 0, 0x0444 + ((j % 4) << 12));
+                    const float e = __uint_as_float(max(top >> 1, 1u << 22)); // exponent 0 means 2^-127
+                    part[i][r] += e * float(c[2 * r] * 254 + c[2 * r + 1]);
+                }
+            }
+        }
+        const float s = x.scale[lane_id() % 4] * (0.5f * LOW);
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int r = 0; r < 2; ++r) sum[i][r] += part[i][r] * s;
+    }
+};
+
+// ---- activations to int8
+
+DEVICE uint32_t pack4(int a, int b, int c, int d) { return prmt(prmt(a, b, 0x0040), prmt(c, d, 0x0040), 0x5410); }
+
+// One warp: token `token` (0..3) of a block from eight values a lane, k = 8 lane .. 8 lane + 7.
+template <class F> DEVICE void quantise(Block<F>& block, uint32_t token, const float4& first, const float4& second) {
+    const float v[8] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
+    const uint32_t lane = lane_id(), group = lane / 4, t = lane % 4;
+    float most = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) most = fmaxf(most, fabsf(v[i]));
+    most = warp_max(most);
+    const float inverse = most > 0 ? 127.f / most : 0.f;
+    int h[8], l[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const float y = __fmul_rn(v[i], inverse);
+        h[i] = __float2int_rn(y);
+        l[i] = __float2int_rn((y - float(h[i])) * 254.f);
+    }
+    if (lane == 0) block.scale[token] = most * (1.f / 127.f);
+#pragma unroll
+    for (int part = 0; part < 2; ++part) { // codes, remainders
+        const int(&q)[8] = part ? l : h;
+        const uint32_t column = 2 * token + part;
+        uint2 w = {pack4(q[0], q[1], q[2], q[3]), pack4(q[4], q[5], q[6], q[7])};
+        if (F::MINS) {
+            int sum = q[0] + q[1] + q[2] + q[3] + q[4] + q[5] + q[6] + q[7];
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            const int high = (sum + 64) >> 7;
+            const uint32_t sub = lane / 2;
+            int8_t* at = reinterpret_cast<int8_t*>(&block.sums[4 * column + sub / 4]) + sub % 4;
+            if (lane % 2) at[4] = int8_t(high);
+            else at[0] = int8_t(sum - 128 * high);
+        }
+        if (F::INTERLEAVED) w = {prmt(w.x, w.y, 0x5140), prmt(w.x, w.y, 0x7362)};
+        reinterpret_cast<uint2*>(&block.codes[group / 2][4 * column + t])[group % 2] = w;
+    }
+}
