@@ -6,7 +6,7 @@
 // the list [group][unit] in contiguous ranges. Inside a CTA the eight warps split k, each quantises the activations of its
 // own k (no barrier), and a unit's sums cross the warps in a fixed order. A pair's sums involve no other pair: its bits
 // do not depend on the step. A step of one row needs no list: its groups are the choices in their order.
-// Grid: experts_group 1; *_gate_up_*, *_down_* any, best F::CTAS per SM; experts_sum (N_EMBD / 256, n).
+// Grid: experts_group 1; *_gate_up_*, *_down_* any, best the G or D of its instance per SM; experts_sum (N_EMBD / 256, n).
 #include "quant.cuh"
 
 constexpr uint32_t WARPS = 8, MAX_ROWS = 64, GROUP = 4;
@@ -92,9 +92,12 @@ DEVICE uint32_t group_expert(const ExpertsArgs& a, uint32_t group) {
 template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(const ExpertsArgs& a) {
     constexpr uint32_t TILES = K / 256, STEPS = (TILES + WARPS - 1) / WARPS, UNITS = ROWS / (GATED ? 16 : 32);
     constexpr uint32_t UNIT = (GATED ? 1 : 2) * TILES * F::BYTES; // bytes of a unit in each of its tensors
+    static_assert(uint64_t(N_EXPERT) * UNITS * UNIT < 1ull << 32, "offsets are 32 bits");
     __shared__ Block<F> blocks[TILES];
     __shared__ float parts[2][WARPS][4][32]; // [by turns][warp][tile and row half][lane]
     __shared__ uint32_t table[F::TABLE ? 3 * 256 : 1]; // a stride of 3: the address is one multiply-add
+    __shared__ uint32_t pairs[2][GROUP]; // of even and odd groups: the last group's may still be read
+    __shared__ float weights[2][GROUP];
     const uint32_t tid = threadIdx.x, lane = tid % 32, warp = tid / 32, t = lane % 4, tile = warp * STEPS;
     const bool idle = TILES % WARPS && tile >= TILES;
     if constexpr (F::TABLE) {
@@ -107,29 +110,30 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
     const uint32_t begin = all * blockIdx.x / gridDim.x, end = all * (blockIdx.x + 1) / gridDim.x;
     const uint8_t* const first = a.first + tile * F::BYTES;
     const uint8_t* const second = GATED ? a.second + tile * F::BYTES : first + TILES * F::BYTES;
-    typename F::Raw next[2];
-    size_t at = 0; // of the next unit
-    auto fetch = [&](size_t from) {
-        if (idle) return;
-        F::load(next[0], first + from);
-        F::load(next[1], second + from);
+    typename F::Raw next;
+    uint32_t at = 0; // of the next unit
+    auto fetch = [&](uint32_t from) {
+        if (!idle) F::load(next, first + from, second + from);
     };
     if (begin < end) {
-        at = size_t(group_expert(a, begin / UNITS) * UNITS + begin % UNITS) * UNIT;
+        at = (group_expert(a, begin / UNITS) * UNITS + begin % UNITS) * UNIT;
         fetch(at);
     }
     if (!GATED) pdl_wait(), pdl_trigger();
 
-    uint32_t group = ~0u, count = 0, pair = 0; // lane's pair: number t of the group
-    float weight = 0;
+    constexpr uint32_t NONE = ~0u;
+    uint32_t group = NONE;
     for (uint32_t unit = begin; unit < end; ++unit) {
         const uint32_t place = unit % UNITS;
         if (unit / UNITS != group) {
             group = unit / UNITS;
             const Group* list = a.groups->list + group;
-            count = a.n == 1 ? 1 : fresh(&list->count);
-            pair = a.n == 1 ? group : fresh(&list->pair[min(t, count - 1)]);
-            if (GATED) weight = __ldcg(a.weights + pair);
+            const uint32_t count = a.n == 1 ? 1 : fresh(&list->count);
+            const uint32_t pair = t >= count ? NONE : a.n == 1 ? group : fresh(&list->pair[t]);
+            if (tid < GROUP) {
+                pairs[group % 2][t] = pair;
+                if (GATED && pair != NONE) weights[group % 2][t] = __ldcg(a.weights + pair);
+            }
             __syncwarp();
             for (uint32_t i = 0; i < count && !idle; ++i) {
                 const uint32_t row = __shfl_sync(0xffffffffu, pair, i) / (GATED ? N_USED : 1);
@@ -145,10 +149,10 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
         float sum[2][2] = {};
 #pragma unroll
         for (uint32_t s = 0; s < STEPS; ++s) {
-            const typename F::Raw now[2] = {next[0], next[1]};
+            const typename F::Raw now = next;
             if (s + 1 < STEPS) fetch(at + (s + 1) * F::BYTES);
             else if (unit + 1 < end) {
-                at = place + 1 < UNITS ? at + UNIT : size_t(group_expert(a, group + 1)) * UNITS * UNIT;
+                at = place + 1 < UNITS ? at + UNIT : group_expert(a, group + 1) * UNITS * UNIT;
                 fetch(at);
             }
             if (!idle) F::dot(now, blocks[tile + s], table, sum);
@@ -159,30 +163,31 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
         for (int i = 0; i < 4; ++i) part[warp][i][lane] = sum[i / 2][i % 2];
         __syncthreads();
         constexpr uint32_t SHARE = GATED ? 64 : 128; // threads that finish a unit, by turns
-        const uint32_t turn = (tid - SHARE * unit) % (32 * WARPS), i = turn / 32;
-        if (turn < SHARE && t < count) {
+        const uint32_t turn = (tid - SHARE * unit) % (32 * WARPS), i = turn / 32, pair = pairs[group % 2][t];
+        if (turn < SHARE && pair != NONE) {
             float y = 0, up = 0;
             for (uint32_t w = 0; w < WARPS; ++w) {
                 y += part[w][i][lane];
                 if (GATED) up += part[w][2 + i][lane];
             }
-            if (GATED) y = swiglu(y, up, a.clamp) * weight;
+            if (GATED) y = swiglu(y, up, a.clamp) * weights[group % 2][t];
             a.out[size_t(pair) * ROWS + (GATED ? 16 : 32) * place + 8 * i + lane / 4] = y;
         }
     }
 }
 
-#define EXPERTS(NAME, F)                                                                                               \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS, F::CTAS) experts_gate_up_##NAME(ExpertsArgs a) {           \
+// G and D: CTAs that share an SM, as many as the registers allow without spilling.
+#define EXPERTS(NAME, F, G, D)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS, G) experts_gate_up_##NAME(ExpertsArgs a) {           \
         experts<F, N_EMBD, FF, true>(a);                                                                               \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS, F::CTAS) experts_down_##NAME(ExpertsArgs a) {              \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS, D) experts_down_##NAME(ExpertsArgs a) {              \
         experts<F, FF, N_EMBD, false>(a);                                                                              \
     }
-EXPERTS(iq2, Iq2)
-EXPERTS(q2k, Q2k)
-EXPERTS(q4k, Q4k)
-EXPERTS(mxfp4, Mxfp4)
+EXPERTS(iq2, Iq2, 3, 3)
+EXPERTS(q2k, Q2k, 2, 3)
+EXPERTS(q4k, Q4k, 2, 2)
+EXPERTS(mxfp4, Mxfp4, 2, 2)
 
 // ---- y = shared + routed (in routing order); X'[b] = post_b y + sum_a C[a][b] X[a]. A thread owns four values of d.
 

@@ -56,26 +56,32 @@ DEVICE void minima(int32_t (&c)[4], uint32_t m0, uint32_t m1, uint2 sums) {
     mma_s8_k16(c, m0, m1, sums.x);
 }
 
-// Each format: Raw is a lane's share of a tile (only loads, so that it can be in flight while the last tile is decoded), and
-// `dot` adds two tiles times one block to sum[tile][row g, g + 8]; the two tiles share the activation fragments.
+// What belongs to a row is loaded by one lane of the quad, for two tiles together: lane t has tile t / 2, row g + 8 (t % 2).
+DEVICE uint32_t own_row() { return lane_id() / 4 + 8 * (lane_id() % 2); }
+DEVICE uint32_t of_row(uint32_t v, int tile, int r) { return __shfl_sync(0xffffffffu, v, (lane_id() & ~3u) + 2 * tile + r); }
+
+// Each format: Raw is a lane's share of two tiles (only loads, so that it can be in flight while the last ones are decoded),
+// and `dot` adds two tiles times one block to sum[tile][row g, g + 8]; the tiles share the activation fragments.
 
 // value = d / 8 * (2 ls + 1) * (+-grid)
 struct Iq2 {
-    static constexpr uint32_t BYTES = 1120, CTAS = 3;
+    static constexpr uint32_t BYTES = 1120;
     static constexpr bool MINS = false, TABLE = true, INTERLEAVED = false;
     struct Raw {
-        uint4 row[2];
-        uint32_t scales[2];
-        uint16_t d[2];
+        uint4 row[2][2]; // [tile][r]
+        uint32_t scales;
+        uint16_t d;
     };
-    DEVICE void load(Raw& w, const uint8_t* tile) {
-        const uint32_t lane = lane_id(), g = lane / 4;
+    DEVICE void load(Raw& w, const uint8_t* first, const uint8_t* second) {
+        const uint32_t lane = lane_id();
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            w.row[r] = weight16(tile + 512 * r + 16 * lane);
-            w.scales[r] = weight4(tile + 1024 + 4 * (g + 8 * r));
-            w.d[r] = weight2(tile + 1088 + 2 * (g + 8 * r));
+            w.row[0][r] = weight16(first + 512 * r + 16 * lane);
+            w.row[1][r] = weight16(second + 512 * r + 16 * lane);
         }
+        const uint8_t* own = lane % 4 < 2 ? first : second;
+        w.scales = weight4(own + 1024 + 4 * own_row());
+        w.d = weight2(own + 1088 + 2 * own_row());
     }
     // Selectors of a grid row: nibble e is the level (0, 1, 2 for 8, 25, 43) of element e.
     DEVICE uint32_t selectors(uint64_t grid) {
@@ -92,8 +98,11 @@ struct Iq2 {
         first = prmt(PLUS, MINUS, s);
         second = prmt(PLUS, MINUS, s >> 16);
     }
-    DEVICE void dot(const Raw (&w)[2], const Block<Iq2>& x, const uint32_t* table, float (&sum)[2][2]) {
+    DEVICE void dot(const Raw& w, const Block<Iq2>& x, const uint32_t* table, float (&sum)[2][2]) {
         int32_t acc[2][4] = {};
+        uint32_t scales[2][2];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) scales[i / 2][i % 2] = of_row(w.scales, i / 2, i % 2);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             const uint4 b = x.codes[j / 2][lane_id()];
@@ -103,9 +112,9 @@ struct Iq2 {
                 int32_t c[4] = {};
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    decode(a[r], a[2 + r], w[i].row[r], j, table);
-                    const uint32_t scales = j % 2 ? w[i].scales[r] >> 3 : w[i].scales[r] * 2;
-                    s[r] = byte_of((scales & 0x1e1e1e1e) | 0x01010101, j / 2);
+                    decode(a[r], a[2 + r], w.row[i][r], j, table);
+                    const uint32_t nibbles = j % 2 ? scales[i][r] >> 3 : scales[i][r] * 2;
+                    s[r] = byte_of((nibbles & 0x1e1e1e1e) | 0x01010101, j / 2);
                 }
                 mma_s8(c, a, j % 2 ? b.z : b.x, j % 2 ? b.w : b.y);
                 scaled(acc[i], c, s[0], s[1]);
@@ -116,29 +125,31 @@ struct Iq2 {
         for (int i = 0; i < 2; ++i)
 #pragma unroll
             for (int r = 0; r < 2; ++r)
-                sum[i][r] += (float(acc[i][2 * r]) + float(acc[i][2 * r + 1]) * LOW) * (f32_of(w[i].d[r]) * s);
+                sum[i][r] += (float(acc[i][2 * r]) + float(acc[i][2 * r + 1]) * LOW) * (f32_of(uint16_t(of_row(w.d, i, r))) * s);
     }
 };
 
 // value = d * scale * code - dmin * min, scale and min 4 bits per 16: scale x code is at most 45, a byte.
 struct Q2k {
-    static constexpr uint32_t BYTES = 1344, CTAS = 3;
+    static constexpr uint32_t BYTES = 1344;
     static constexpr bool MINS = true, TABLE = false, INTERLEAVED = false;
     struct Raw {
-        uint4 row[2];
-        uint32_t scales[2]; // sub-blocks 4 t .. 4 t + 3; the quad shares them by shuffles
-        uint32_t d[2];      // d, dmin
+        uint4 row[2][2];       // [tile][r]
+        uint32_t scales[2][2]; // sub-blocks 4 t .. 4 t + 3; the quad shares them by shuffles
+        uint32_t d;            // d, dmin
     };
-    DEVICE void load(Raw& w, const uint8_t* tile) {
-        const uint32_t lane = lane_id(), g = lane / 4;
+    DEVICE void load(Raw& w, const uint8_t* first, const uint8_t* second) {
+        const uint32_t lane = lane_id();
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            w.row[r] = weight16(tile + 512 * r + 16 * lane);
-            w.scales[r] = weight4(tile + 1024 + 16 * (g + 8 * r) + 4 * (lane % 4));
-            w.d[r] = weight4(tile + 1280 + 4 * (g + 8 * r));
+            w.row[0][r] = weight16(first + 512 * r + 16 * lane);
+            w.row[1][r] = weight16(second + 512 * r + 16 * lane);
+            w.scales[0][r] = weight4(first + 1024 + 128 * r + 4 * lane); // 16 bytes a row: lane 4 g + t has word t of row g
+            w.scales[1][r] = weight4(second + 1024 + 128 * r + 4 * lane);
         }
+        w.d = weight4((lane % 4 < 2 ? first : second) + 1280 + 4 * own_row());
     }
-    DEVICE void dot(const Raw (&w)[2], const Block<Q2k>& x, const uint32_t*, float (&sum)[2][2]) {
+    DEVICE void dot(const Raw& w, const Block<Q2k>& x, const uint32_t*, float (&sum)[2][2]) {
         const uint32_t lane = lane_id(), t = lane % 4, quad = lane & ~3u;
         int32_t acc[2][4] = {};
 #pragma unroll
@@ -149,9 +160,9 @@ struct Q2k {
                 uint32_t even[4], odd[4];
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    const uint32_t scales = __shfl_sync(0xffffffffu, w[i].scales[r] & 0x0f0f0f0f, quad + p);
+                    const uint32_t scales = __shfl_sync(0xffffffffu, w.scales[i][r] & 0x0f0f0f0f, quad + p);
                     const uint32_t s0 = prmt(scales, 0, 0x4440 + t / 2), s1 = prmt(scales, 0, 0x4442 + t / 2);
-                    const uint32_t codes = word_of(w[i].row[r], p);
+                    const uint32_t codes = word_of(w.row[i][r], p);
                     even[r] = (codes & 0x03030303) * s0;
                     even[2 + r] = ((codes >> 2) & 0x03030303) * s0;
                     odd[r] = ((codes >> 4) & 0x03030303) * s1;
@@ -165,12 +176,13 @@ struct Q2k {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             int32_t m[4] = {};
-            minima(m, (w[i].scales[0] >> 4) & 0x0f0f0f0f, (w[i].scales[1] >> 4) & 0x0f0f0f0f, x.sums[lane]);
+            minima(m, (w.scales[i][0] >> 4) & 0x0f0f0f0f, (w.scales[i][1] >> 4) & 0x0f0f0f0f, x.sums[lane]);
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const float product = float(acc[i][2 * r] * 254 + acc[i][2 * r + 1]);
                 const float least = float(m[2 * r] * 254 + m[2 * r + 1]);
-                sum[i][r] += (f16_lo(w[i].d[r]) * product - f16_hi(w[i].d[r]) * least) * s;
+                const uint32_t d = of_row(w.d, i, r);
+                sum[i][r] += (f16_lo(d) * product - f16_hi(d) * least) * s;
             }
         }
     }
@@ -178,48 +190,55 @@ struct Q2k {
 
 // value = d * scale * code - dmin * min, scale and min 6 bits per 32.
 struct Q4k {
-    static constexpr uint32_t BYTES = 2304, CTAS = 2;
+    static constexpr uint32_t BYTES = 2304;
     static constexpr bool MINS = true, TABLE = false, INTERLEAVED = false;
     struct Raw {
-        uint4 row[2][2]; // [row][half of the groups]
-        uint32_t packed[2][3];
-        uint32_t d[2];
+        uint4 row[2][4]; // [tile][2 r + half of the groups]
+        uint32_t packed[3], d;
     };
-    DEVICE void load(Raw& w, const uint8_t* tile) {
-        const uint32_t lane = lane_id(), g = lane / 4;
+    DEVICE void load(Raw& w, const uint8_t* first, const uint8_t* second) {
+        const uint32_t lane = lane_id();
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            w.row[r][0] = weight16(tile + 1024 * r + 16 * lane);
-            w.row[r][1] = weight16(tile + 1024 * r + 512 + 16 * lane);
-#pragma unroll
-            for (int i = 0; i < 3; ++i) w.packed[r][i] = weight4(tile + 2048 + 12 * (g + 8 * r) + 4 * i);
-            w.d[r] = weight4(tile + 2240 + 4 * (g + 8 * r));
+        for (int i = 0; i < 4; ++i) {
+            w.row[0][i] = weight16(first + 512 * i + 16 * lane);
+            w.row[1][i] = weight16(second + 512 * i + 16 * lane);
         }
+        const uint8_t* own = lane % 4 < 2 ? first : second;
+#pragma unroll
+        for (int i = 0; i < 3; ++i) w.packed[i] = weight4(own + 2048 + 12 * own_row() + 4 * i);
+        w.d = weight4(own + 2240 + 4 * own_row());
     }
     DEVICE uint32_t scales(const uint32_t (&p)[3], int half) {
         return half ? (p[2] & 0x0f0f0f0f) | ((p[0] >> 2) & 0x30303030) : p[0] & 0x3f3f3f3f;
     }
-    // Minima of groups 2 t, 2 t, 2 t + 1, 2 t + 1: the sub-blocks 4 t .. 4 t + 3.
-    DEVICE uint32_t mins(const uint32_t (&p)[3], uint32_t t) {
-        const uint32_t m = t < 2 ? p[1] & 0x3f3f3f3f : ((p[2] >> 4) & 0x0f0f0f0f) | ((p[1] >> 2) & 0x30303030);
-        return prmt(m, 0, t % 2 ? 0x3322 : 0x1100);
+    DEVICE uint32_t mins(const uint32_t (&p)[3], int half) {
+        return half ? ((p[2] >> 4) & 0x0f0f0f0f) | ((p[1] >> 2) & 0x30303030) : p[1] & 0x3f3f3f3f;
     }
-    DEVICE void dot(const Raw (&w)[2], const Block<Q4k>& x, const uint32_t*, float (&sum)[2][2]) {
+    // Minima of groups 2 t, 2 t, 2 t + 1, 2 t + 1: the sub-blocks 4 t .. 4 t + 3.
+    DEVICE uint32_t four_mins(const Raw& w, int i, int r) {
+        const uint32_t low = of_row(mins(w.packed, 0), i, r), high = of_row(mins(w.packed, 1), i, r);
+        return prmt(lane_id() % 4 < 2 ? low : high, 0, lane_id() % 2 ? 0x3322 : 0x1100);
+    }
+    DEVICE void dot(const Raw& w, const Block<Q4k>& x, const uint32_t*, float (&sum)[2][2]) {
         const uint32_t lane = lane_id(), t = lane % 4;
         int32_t acc[2][4] = {};
+        uint32_t four[2][2]; // scales of half of the groups
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             const uint4 b = x.codes[j / 2][lane];
+            if (j % 4 == 0)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) four[i / 2][i % 2] = of_row(scales(w.packed, j / 4), i / 2, i % 2);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 uint32_t a[4], s[2];
                 int32_t c[4] = {};
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    const uint32_t codes = word_of(w[i].row[r][j / 4], j % 4);
+                    const uint32_t codes = word_of(w.row[i][2 * r + j / 4], j % 4);
                     a[r] = codes & 0x0f0f0f0f;
                     a[2 + r] = (codes >> 4) & 0x0f0f0f0f;
-                    s[r] = byte_of(scales(w[i].packed[r], j / 4), j % 4);
+                    s[r] = byte_of(four[i][r], j % 4);
                 }
                 mma_s8(c, a, j % 2 ? b.z : b.x, j % 2 ? b.w : b.y);
                 scaled(acc[i], c, s[0], s[1]);
@@ -229,12 +248,13 @@ struct Q4k {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             int32_t m[4] = {};
-            minima(m, mins(w[i].packed[0], t), mins(w[i].packed[1], t), x.sums[lane]);
+            minima(m, four_mins(w, i, 0), four_mins(w, i, 1), x.sums[lane]);
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const float product = float(acc[i][2 * r]) + float(acc[i][2 * r + 1]) * LOW;
                 const float least = float(m[2 * r] * 254 + m[2 * r + 1]) * LOW;
-                sum[i][r] += (f16_lo(w[i].d[r]) * product - f16_hi(w[i].d[r]) * least) * s;
+                const uint32_t d = of_row(w.d, i, r);
+                sum[i][r] += (f16_lo(d) * product - f16_hi(d) * least) * s;
             }
         }
     }
@@ -245,28 +265,33 @@ struct Q4k {
 // (positive | negative), one with bit 3 flipped (-1 or 0 | value): two mma, one after the other, add them up.
 // Nibbles come out as elements 0, 4, 1, 5 and 2, 6, 3, 7: activations are interleaved alike.
 struct Mxfp4 {
-    static constexpr uint32_t BYTES = 2176, CTAS = 2;
+    static constexpr uint32_t BYTES = 2176;
     static constexpr bool MINS = false, TABLE = false, INTERLEAVED = true;
     struct Raw {
-        uint4 row[2][2];
-        uint32_t exponents[2][2];
+        uint4 row[2][4]; // [tile][2 r + half of the groups]
+        uint32_t exponents[2];
     };
-    DEVICE void load(Raw& w, const uint8_t* tile) {
-        const uint32_t lane = lane_id(), g = lane / 4;
+    DEVICE void load(Raw& w, const uint8_t* first, const uint8_t* second) {
+        const uint32_t lane = lane_id();
 #pragma unroll
-        for (int r = 0; r < 2; ++r)
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                w.row[r][i] = weight16(tile + 1024 * r + 512 * i + 16 * lane);
-                w.exponents[r][i] = weight4(tile + 2048 + 8 * (g + 8 * r) + 4 * i);
-            }
+        for (int i = 0; i < 4; ++i) {
+            w.row[0][i] = weight16(first + 512 * i + 16 * lane);
+            w.row[1][i] = weight16(second + 512 * i + 16 * lane);
+        }
+        const uint8_t* own = (lane % 4 < 2 ? first : second) + 2048 + 8 * own_row();
+        w.exponents[0] = weight4(own);
+        w.exponents[1] = weight4(own + 4);
     }
-    DEVICE void dot(const Raw (&w)[2], const Block<Mxfp4>& x, const uint32_t*, float (&sum)[2][2]) {
+    DEVICE void dot(const Raw& w, const Block<Mxfp4>& x, const uint32_t*, float (&sum)[2][2]) {
         constexpr uint32_t PLUS0 = 0x04030200, PLUS1 = 0x0d090705, MINUS0 = 0xfdfeff00, MINUS1 = 0xf4f8fafc;
         float part[2][2] = {};
+        uint32_t four[2][2]; // exponents of half of the groups
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             const uint4 b = x.codes[j / 2][lane_id()];
+            if (j % 4 == 0)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) four[i / 2][i % 2] = of_row(w.exponents[j / 4], i / 2, i % 2);
             const uint32_t b0 = j % 2 ? b.z : b.x, b1 = j % 2 ? b.w : b.y;
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
@@ -274,7 +299,7 @@ struct Mxfp4 {
                 int32_t c[4] = {};
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    const uint32_t codes = word_of(w[i].row[r][j / 4], j % 4), flipped = codes ^ 0x88888888;
+                    const uint32_t codes = word_of(w.row[i][2 * r + j / 4], j % 4), flipped = codes ^ 0x88888888;
                     plus[r] = prmt(PLUS0, PLUS1, codes);
                     plus[2 + r] = prmt(PLUS0, PLUS1, codes >> 16);
                     minus[r] = prmt(MINUS0, MINUS1, flipped);
@@ -284,7 +309,7 @@ struct Mxfp4 {
                 mma_s8(c, minus, b0, b1);
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    const uint32_t top = prmt(w[i].exponents[r][j / 4], 0, 0x0444 + ((j % 4) << 12));
+                    const uint32_t top = prmt(four[i][r], 0, 0x0444 + ((j % 4) << 12));
                     const float e = __uint_as_float(max(top >> 1, 1u << 22)); // exponent 0 means 2^-127
                     part[i][r] += e * float(c[2 * r] * 254 + c[2 * r + 1]);
                 }
