@@ -102,6 +102,7 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
     const bool idle = TILES % WARPS && tile >= TILES;
     if constexpr (F::TABLE) {
         table[3 * tid] = F::selectors(a.grid[tid]);
+        table[3 * tid + 1] = F::PLUS;
         __syncthreads();
     }
     // The groups are older than the kernel before `down`, which waits before it triggers: `down` may read them at once.

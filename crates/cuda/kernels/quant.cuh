@@ -89,16 +89,18 @@ struct Iq2 {
         const uint32_t a = lo | (lo >> 4), b = hi | (hi >> 4);
         return prmt(a, b, 0x6420);
     }
+    // The levels lie in the free second word of the table: as a constant they would be moved to a register at every permute.
+    static constexpr uint32_t PLUS = 8 | 25 << 8 | 43 << 16, MINUS = 0xf8 | 0xe7 << 8 | 0xd5 << 16;
     // Weights of group j: bit 2 of a selector nibble chooses the negative level.
-    DEVICE void decode(uint32_t& first, uint32_t& second, const uint4& row, int j, const uint32_t* table) {
-        constexpr uint32_t PLUS = 8 | 25 << 8 | 43 << 16, MINUS = 0xf8 | 0xe7 << 8 | 0xd5 << 16;
+    DEVICE void decode(uint32_t& first, uint32_t& second, const uint4& row, int j, const uint32_t* table, uint32_t plus) {
         const uint32_t index = byte_of(j < 4 ? row.x : row.y, j % 4), bits = j < 4 ? row.z : row.w;
         const uint32_t sign = j % 4 == 0 ? bits * 4 : j % 4 == 1 ? bits * 2 : j % 4 == 2 ? bits : bits >> 1;
         const uint32_t s = table[3 * index] | (sign & 0x44444444);
-        first = prmt(PLUS, MINUS, s);
-        second = prmt(PLUS, MINUS, s >> 16);
+        first = prmt(plus, MINUS, s);
+        second = prmt(plus, MINUS, s >> 16);
     }
     DEVICE void dot(const Raw& w, const Block<Iq2>& x, const uint32_t* table, float (&sum)[2][2]) {
+        const uint32_t plus = table[3 * lane_id() + 1]; // by lane, else it would be a uniform register
         int32_t acc[2][4] = {};
         uint32_t scales[2][2];
 #pragma unroll
@@ -112,7 +114,7 @@ struct Iq2 {
                 int32_t c[4] = {};
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
-                    decode(a[r], a[2 + r], w.row[i][r], j, table);
+                    decode(a[r], a[2 + r], w.row[i][r], j, table, plus);
                     const uint32_t nibbles = j % 2 ? scales[i][r] >> 3 : scales[i][r] * 2;
                     s[r] = byte_of((nibbles & 0x1e1e1e1e) | 0x01010101, j / 2);
                 }
