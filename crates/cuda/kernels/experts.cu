@@ -92,6 +92,7 @@ DEVICE uint32_t group_expert(const ExpertsArgs& a, uint32_t group) {
 template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(const ExpertsArgs& a) {
     constexpr uint32_t TILES = K / 256, STEPS = (TILES + WARPS - 1) / WARPS, UNITS = ROWS / (GATED ? 16 : 32);
     constexpr uint32_t UNIT = (GATED ? 1 : 2) * TILES * F::BYTES; // bytes of a unit in each of its tensors
+    static_assert(TILES % WARPS == 0 || TILES < WARPS, "a warp has all its tiles or none");
     static_assert(uint64_t(N_EXPERT) * UNITS * UNIT < 1ull << 32, "offsets are 32 bits");
     __shared__ Block<F> blocks[TILES];
     __shared__ float parts[2][WARPS][4][32]; // [by turns][warp][tile and row half][lane]
