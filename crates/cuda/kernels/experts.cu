@@ -100,6 +100,7 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
     __shared__ uint32_t pairs[2][GROUP]; // of even and odd groups: the last group's may still be read
     __shared__ float weights[2][GROUP];
     const uint32_t tid = threadIdx.x, lane = tid % 32, warp = tid / 32, t = lane % 4, tile = warp * STEPS;
+    const uint32_t table_at = shared_address(table);
     const bool idle = TILES % WARPS && tile >= TILES;
     if constexpr (F::TABLE) {
         table[3 * tid] = F::selectors(a.grid[tid]);
@@ -157,7 +158,7 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
                 at = place + 1 < UNITS ? at + UNIT : group_expert(a, group + 1) * UNITS * UNIT;
                 fetch(at);
             }
-            if (!idle) F::dot(now, blocks[tile + s], table, sum);
+            if (!idle) F::dot(now, blocks[tile + s], table_at, sum);
         }
         // Two buffers: the barrier of the next unit ends the reading of this one.
         float(*part)[4][32] = parts[unit % 2];

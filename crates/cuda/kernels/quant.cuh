@@ -34,6 +34,17 @@ DEVICE uint16_t weight2(const uint8_t* p) {
     return v;
 }
 DEVICE uint32_t byte_of(uint32_t w, int i) { return prmt(w, 0, 0x4440 + i); }
+// c + byte i of `w` times `by`: one instruction, and on the multiplier's pipe, where the permutes are not.
+DEVICE uint32_t add_byte(uint32_t c, uint32_t w, int i, uint32_t by) {
+    uint32_t r;
+    asm("dp4a.u32.u32 %0, %1, %2, %3;" : "=r"(r) : "r"(w), "r"(by << (8 * i)), "r"(c));
+    return r;
+}
+DEVICE uint32_t shared4(uint32_t at) {
+    uint32_t v;
+    asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
+    return v;
+}
 DEVICE uint32_t word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
 // c += a * b, a 16 x 16 and b 16 x 8 of int8.
@@ -92,15 +103,15 @@ struct Iq2 {
     // The levels lie in the free second word of the table: as a constant they would be moved to a register at every permute.
     static constexpr uint32_t PLUS = 8 | 25 << 8 | 43 << 16, MINUS = 0xf8 | 0xe7 << 8 | 0xd5 << 16;
     // Weights of group j: bit 2 of a selector nibble chooses the negative level.
-    DEVICE void decode(uint32_t& first, uint32_t& second, const uint4& row, int j, const uint32_t* table, uint32_t plus) {
-        const uint32_t index = byte_of(j < 4 ? row.x : row.y, j % 4), bits = j < 4 ? row.z : row.w;
+    DEVICE void decode(uint32_t& first, uint32_t& second, const uint4& row, int j, uint32_t table, uint32_t plus) {
+        const uint32_t at = add_byte(table, j < 4 ? row.x : row.y, j % 4, 12), bits = j < 4 ? row.z : row.w;
         const uint32_t sign = j % 4 == 0 ? bits * 4 : j % 4 == 1 ? bits * 2 : j % 4 == 2 ? bits : bits >> 1;
-        const uint32_t s = table[3 * index] | (sign & 0x44444444);
+        const uint32_t s = shared4(at) | (sign & 0x44444444);
         first = prmt(plus, MINUS, s);
         second = prmt(plus, MINUS, s >> 16);
     }
-    DEVICE void dot(const Raw& w, const Block<Iq2>& x, const uint32_t* table, float (&sum)[2][2]) {
-        const uint32_t plus = table[3 * lane_id() + 1]; // by lane, else it would be a uniform register
+    DEVICE void dot(const Raw& w, const Block<Iq2>& x, uint32_t table, float (&sum)[2][2]) {
+        const uint32_t plus = shared4(table + 12 * lane_id() + 4); // by lane, else it would be a uniform register
         int32_t acc[2][4] = {};
         uint32_t scales[2][2];
 #pragma unroll
@@ -115,8 +126,7 @@ struct Iq2 {
 #pragma unroll
                 for (int r = 0; r < 2; ++r) {
                     decode(a[r], a[2 + r], w.row[i][r], j, table, plus);
-                    const uint32_t nibbles = j % 2 ? scales[i][r] >> 3 : scales[i][r] * 2;
-                    s[r] = byte_of((nibbles & 0x1e1e1e1e) | 0x01010101, j / 2);
+                    s[r] = add_byte(1, (j % 2 ? scales[i][r] >> 4 : scales[i][r]) & 0x0f0f0f0f, j / 2, 2);
                 }
                 mma_s8(c, a, j % 2 ? b.z : b.x, j % 2 ? b.w : b.y);
                 scaled(acc[i], c, s[0], s[1]);
@@ -151,7 +161,7 @@ struct Q2k {
         }
         w.d = weight4((lane % 4 < 2 ? first : second) + 1280 + 4 * own_row());
     }
-    DEVICE void dot(const Raw& w, const Block<Q2k>& x, const uint32_t*, float (&sum)[2][2]) {
+    DEVICE void dot(const Raw& w, const Block<Q2k>& x, uint32_t, float (&sum)[2][2]) {
         const uint32_t lane = lane_id(), t = lane % 4, quad = lane & ~3u;
         int32_t acc[2][4] = {};
 #pragma unroll
@@ -221,7 +231,7 @@ struct Q4k {
         const uint32_t low = of_row(mins(w.packed, 0), i, r), high = of_row(mins(w.packed, 1), i, r);
         return prmt(lane_id() % 4 < 2 ? low : high, 0, lane_id() % 2 ? 0x3322 : 0x1100);
     }
-    DEVICE void dot(const Raw& w, const Block<Q4k>& x, const uint32_t*, float (&sum)[2][2]) {
+    DEVICE void dot(const Raw& w, const Block<Q4k>& x, uint32_t, float (&sum)[2][2]) {
         const uint32_t lane = lane_id(), t = lane % 4;
         int32_t acc[2][4] = {};
         uint32_t four[2][2]; // scales of half of the groups
@@ -284,7 +294,7 @@ struct Mxfp4 {
         w.exponents[0] = weight4(own);
         w.exponents[1] = weight4(own + 4);
     }
-    DEVICE void dot(const Raw& w, const Block<Mxfp4>& x, const uint32_t*, float (&sum)[2][2]) {
+    DEVICE void dot(const Raw& w, const Block<Mxfp4>& x, uint32_t, float (&sum)[2][2]) {
         constexpr uint32_t PLUS0 = 0x04030200, PLUS1 = 0x0d090705, MINUS0 = 0xfdfeff00, MINUS1 = 0xf4f8fafc;
         float part[2][2] = {};
         uint32_t four[2][2]; // exponents of half of the groups
