@@ -6,7 +6,8 @@
 // the list [group][unit] in contiguous ranges. Inside a CTA the eight warps split k, each quantises the activations of its
 // own k (no barrier), and a unit's sums cross the warps in a fixed order. A pair's sums involve no other pair: its bits
 // do not depend on the step. A step of one row needs no list: its groups are the choices in their order.
-// Grid: experts_group 1; *_gate_up_*, *_down_* any, best the G or D of its instance per SM; experts_sum (N_EMBD / 256, n).
+// Grid: experts_group 1; *_gate_up_*, *_down_* any, best G or D (below) per SM; experts_sum (N_EMBD / 256, n).
+// Block: N_EXPERT rounded up to 32; 256; 64.
 #include "quant.cuh"
 
 constexpr uint32_t WARPS = 8, MAX_ROWS = 64, GROUP = 4;
@@ -96,7 +97,7 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
     static_assert(uint64_t(N_EXPERT) * UNITS * UNIT < 1ull << 32, "offsets are 32 bits");
     __shared__ Block<F> blocks[TILES];
     __shared__ float parts[2][WARPS][4][32]; // [by turns][warp][tile and row half][lane]
-    __shared__ uint32_t table[F::TABLE ? 3 * 256 : 1]; // a stride of 3: the address is one multiply-add
+    __shared__ uint32_t table[F::TABLE ? 3 * 256 : 1]; // selectors, the levels, nothing
     __shared__ uint32_t pairs[2][GROUP]; // of even and odd groups: the last group's may still be read
     __shared__ float weights[2][GROUP];
     const uint32_t tid = threadIdx.x, lane = tid % 32, warp = tid / 32, t = lane % 4, tile = warp * STEPS;

@@ -42,7 +42,7 @@ DEVICE uint32_t add_byte(uint32_t c, uint32_t w, int i, uint32_t by) {
 }
 DEVICE uint32_t shared4(uint32_t at) {
     uint32_t v;
-    asm("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at)); // volatile: stays behind the barrier
     return v;
 }
 DEVICE uint32_t word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
