@@ -25,13 +25,13 @@ struct Q8 {
     static constexpr uint32_t TILE = 1088, STEPS = 1;
     static constexpr float UNSCALE = 1.f / 256;
     typedef const uint8_t* Raw; // two tiles of this warp's 16 rows
-    DEVICE void decode(Raw tiles, int k, uint32_t (&a)[4][4]) {
+    DEVICE void decode(const Place& at, Raw tiles, int k, uint32_t (&a)[4][4]) {
         const uint8_t* tile = tiles + k * TILE;
-        const uint2 d = *reinterpret_cast<const uint2*>(tile + 1024 + lane_id() / 4 * 8);
+        const uint2 d = *reinterpret_cast<const uint2*>(tile + 1024 + at.g * 8);
         const uint32_t d0 = hmul2(d.x, 0x5c005c00), d1 = hmul2(d.y, 0x5c005c00); // rows g and g + 8: {q0, q1} * 256
 #pragma unroll
         for (int q = 0; q < 2; ++q) {
-            const uint4 u = *reinterpret_cast<const uint4*>(tile + 512 * q + 16 * lane_id());
+            const uint4 u = *reinterpret_cast<const uint4*>(tile + 512 * q + 16 * at.lane);
             const uint32_t s0 = prmt(d0, 0, q ? 0x3232 : 0x1010), s1 = prmt(d1, 0, q ? 0x3232 : 0x1010);
             four(u.x, s0, a[2 * q][0], a[2 * q][2]);
             four(u.y, s0, a[2 * q + 1][0], a[2 * q + 1][2]);
@@ -50,10 +50,10 @@ struct F16 {
     static constexpr uint32_t TILE = 2048, STEPS = 1;
     static constexpr float UNSCALE = 1;
     typedef const uint8_t* Raw;
-    DEVICE void decode(Raw tiles, int k, uint32_t (&a)[4][4]) {
+    DEVICE void decode(const Place& at, Raw tiles, int k, uint32_t (&a)[4][4]) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const uint4 u = *reinterpret_cast<const uint4*>(tiles + k * TILE + 512 * i + 16 * lane_id());
+            const uint4 u = *reinterpret_cast<const uint4*>(tiles + k * TILE + 512 * i + 16 * at.lane);
             const int q = i / 2, r = i % 2;
             a[2 * q][r] = u.x, a[2 * q][r + 2] = u.y, a[2 * q + 1][r] = u.z, a[2 * q + 1][r + 2] = u.w;
         }
@@ -61,9 +61,8 @@ struct F16 {
 };
 
 template <class Format, int MB> struct Dense : Format {
-    DEVICE const uint8_t* load(const uint8_t* slot, int mb, uint32_t) {
-        const uint32_t warp = threadIdx.x / 32;
-        return slot + ((warp / 4 * MB + mb) * 4 + warp % 4) * 2 * Format::TILE;
+    DEVICE const uint8_t* load(const Place& at, const uint8_t* slot, int mb, uint32_t) {
+        return slot + ((at.warp / 4 * MB + mb) * 4 + at.warp % 4) * 2 * Format::TILE;
     }
 };
 

@@ -145,11 +145,22 @@ template <int LEFT> DEVICE void multiplied() {
 #endif
 }
 
+// Where a thread stands, read anew for each product: what is derived from it stays out of the registers of other code.
+struct Place {
+    uint32_t lane, g, warp; // lane / 4; of the block
+};
+DEVICE Place place() {
+    uint32_t thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return Place{thread % 32, thread % 32 / 4, thread / 32};
+}
+
 // One product of a consumer: acc[mb][4 j + i] is, of this warp's 16 rows in block mb, row g + 8 (i / 2) and token 8 j + 2 t + i % 2.
-// `Source` decodes: load(slot, mb, part) reads what a warp needs of part `part` of a weight slot, decode(raw, k, a) makes 64 k of it.
+// `Source` decodes: load(at, slot, mb, part) reads what a warp needs of part `part` of a weight slot, decode(raw, k, a) makes 64 k of it.
 template <class Source, int MB, int N> DEVICE void product(Ring& weights, Ring& tokens, float (&acc)[MB][N / 2], uint32_t steps) {
     uint32_t a[2][4][4];
     uint32_t last = 0;
+    const Place at = place();
 #pragma unroll
     for (int i = 0; i < MB * N / 2; ++i) acc[i / (N / 2)][i % (N / 2)] = 0;
     for (uint32_t step = 0; step < steps; ++step) {
@@ -159,10 +170,10 @@ template <class Source, int MB, int N> DEVICE void product(Ring& weights, Ring& 
         const uint8_t* slot = weights.slot();
 #pragma unroll
         for (int mb = 0; mb < MB; ++mb) {
-            const typename Source::Raw raw = Source::load(slot, mb, part);
+            const typename Source::Raw raw = Source::load(at, slot, mb, part);
 #pragma unroll
             for (int k = 0; k < 2; ++k) {
-                Source::decode(raw, k, a[k]);
+                Source::decode(at, raw, k, a[k]);
                 multiply<N>(acc[mb], a[k], tokens.slot() + k * N * 128);
                 multiplied<1>();
                 if (mb == 0 && k == 0) release(tokens, last, step == 0);

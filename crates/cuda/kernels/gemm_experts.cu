@@ -4,7 +4,8 @@
 //                 A unit is 128 rows of gate and the same 128 of up: a warp's 16-row fragment is 8 rows of gate over 8 of up, so that a lane
 //                 holds both sums of an element. A warpgroup makes 64 f: one block of atoms, put in order in shared memory first.
 // gemm_down_*:    out[pair][row] = down_row . mid[packed row of the pair]
-// Any grid (one CTA per multiprocessor), 384 threads. Formats in gemm_formats.cuh; weights [expert][row block of 16][256 k].
+// *_64: tiles of 16 to 64 rows; *_112: of up to 112; gemm_group gets the same limit. Any grid (one CTA per multiprocessor), 384 threads.
+// Formats in gemm_formats.cuh; weights [expert][row block of 16][256 k].
 #include "gemm_formats.cuh"
 
 struct GateUpArgs {
@@ -30,8 +31,20 @@ struct DownArgs {
 };
 static_assert(sizeof(DownArgs) == 72, "mirrored in Rust");
 
-constexpr uint32_t MB = 2, ROWS = 256, BLOCKS = 16, LARGEST = 128, STAGE = LARGEST * 128;
+constexpr uint32_t MB = 2, ROWS = 256, BLOCKS = 16;
 static_assert(FF % 256 == 0 && N_EMBD % 256 == 0, "whole units and whole 256-blocks");
+
+// Sizes of tiles: a kernel has code for four (more of them in one kernel take ptxas the registers to overlap decoding with wgmma).
+// A tile runs at the next size; rows beyond its own are of other tiles, or of nobody, and are not stored.
+struct Narrow {
+    static constexpr int A = 16, B = 32, C = 48, D = 64;
+};
+struct Wide {
+    static constexpr int A = 64, B = 80, C = 96, D = 112;
+};
+template <class Sizes> DEVICE uint32_t size_of(uint32_t rows) {
+    return rows <= Sizes::A ? Sizes::A : rows <= Sizes::B ? Sizes::B : rows <= Sizes::C ? Sizes::C : Sizes::D;
+}
 
 // One unit: sums of N tokens, then the epilogue of its kernel.
 template <class Source, int N, class Epilogue>
@@ -40,17 +53,13 @@ DEVICE void unit(Ring& weights, Ring& tokens, uint32_t steps, const Epilogue& ep
     product<Source, MB, N>(weights, tokens, acc, steps);
     epilogue(acc);
 }
-template <class Source, class Epilogue>
-DEVICE void unit_of(uint32_t n, Ring& weights, Ring& tokens, uint32_t steps, const Epilogue& epilogue) {
-    switch (n / 16) {
-    case 1: return unit<Source, 16>(weights, tokens, steps, epilogue);
-    case 2: return unit<Source, 32>(weights, tokens, steps, epilogue);
-    case 3: return unit<Source, 48>(weights, tokens, steps, epilogue);
-    case 4: return unit<Source, 64>(weights, tokens, steps, epilogue);
-    case 5: return unit<Source, 80>(weights, tokens, steps, epilogue);
-    case 6: return unit<Source, 96>(weights, tokens, steps, epilogue);
-    case 7: return unit<Source, 112>(weights, tokens, steps, epilogue);
-    default: return unit<Source, 128>(weights, tokens, steps, epilogue);
+template <class Source, class Sizes, class Epilogue>
+DEVICE void unit_of(uint32_t rows, Ring& weights, Ring& tokens, uint32_t steps, const Epilogue& epilogue) {
+    switch (size_of<Sizes>(rows)) {
+    case Sizes::A: return unit<Source, Sizes::A>(weights, tokens, steps, epilogue);
+    case Sizes::B: return unit<Source, Sizes::B>(weights, tokens, steps, epilogue);
+    case Sizes::C: return unit<Source, Sizes::C>(weights, tokens, steps, epilogue);
+    default: return unit<Source, Sizes::D>(weights, tokens, steps, epilogue);
     }
 }
 
@@ -66,6 +75,7 @@ struct GateUpEpilogue {
         named_barrier(1 + group, 128); // the stage has been copied out
 #pragma unroll
         for (int j = 0; j < N / 8; ++j) {
+            if (8u * j >= rows) break;
             const float2 w = *reinterpret_cast<const float2*>(args.route + first + 8 * j + 2 * t);
 #pragma unroll
             for (int mb = 0; mb < int(MB); ++mb) {
@@ -83,18 +93,21 @@ struct GateUpEpilogue {
         named_barrier(1 + group, 128);
         uint4* to = reinterpret_cast<uint4*>(args.mid + (size_t(f / 64 + group) * (args.tpad / 8) + first / 8) * 1024);
 #pragma unroll
-        for (int i = 0; i < N / 16; ++i) to[i * 128 + threadIdx.x % 128] = reinterpret_cast<const uint4*>(stage)[i * 128 + threadIdx.x % 128];
+        for (int i = 0; i < N / 16; ++i) {
+            if (16u * i < rows) to[i * 128 + threadIdx.x % 128] = reinterpret_cast<const uint4*>(stage)[i * 128 + threadIdx.x % 128];
+        }
     }
 };
 
 struct DownEpilogue {
     const DownArgs& args;
-    uint32_t first, row; // packed row of the tile; the unit's first weight row
+    uint32_t first, rows, row; // packed rows of the tile; the unit's first weight row
     float unscale;
     template <int HALF_N> __device__ __forceinline__ void operator()(float (&acc)[MB][HALF_N]) const {
         const uint32_t g = lane_id() / 4, t = lane_id() % 4, warp = threadIdx.x / 32;
 #pragma unroll
         for (int j = 0; j < HALF_N / 4; ++j) {
+            if (8u * j >= rows) break;
             const uint2 pair = *reinterpret_cast<const uint2*>(args.order + first + 8 * j + 2 * t);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
@@ -113,7 +126,7 @@ struct DownEpilogue {
 };
 
 // Row block `b` of a slot, k tile `tile` of it: for gate/up the first eight are of `first`, the others of `second`.
-template <class Format, bool PAIRED, uint32_t K>
+template <class Format, class Sizes, bool PAIRED, uint32_t K>
 DEVICE void produce(Ring& weights, Ring& tokens, const uint8_t* first, const uint8_t* second, const uint8_t* packed, uint32_t tpad,
                     const uint32_t* head, const uint4* tiles) {
     constexpr uint32_t M = PAIRED ? FF : N_EMBD, ROW_TILES = PAIRED ? FF / 128 : N_EMBD / 256, PER = PAIRED ? BLOCKS / 2 : BLOCKS;
@@ -133,24 +146,24 @@ DEVICE void produce(Ring& weights, Ring& tokens, const uint8_t* first, const uin
                 fill_end(full);
                 weights.advance();
             }
-            fill_tokens(tokens, packed, tpad, tile.y, 2 * step, tile.z);
+            fill_tokens(tokens, packed, tpad, tile.y, 2 * step, size_of<Sizes>(tile.z));
         }
     }
 }
 
 // Barriers and rings of both kernels; the stage of gate/up lies first.
-template <class Format> DEVICE uint8_t* rings(Ring& weights, Ring& tokens, uint32_t stage, uint32_t weight_slots, uint32_t token_slots) {
+template <class Format, class Sizes> DEVICE uint8_t* rings(Ring& weights, Ring& tokens, uint32_t stage, uint32_t weight_slots, uint32_t token_slots) {
     __shared__ uint64_t bars[2][2 * MAX_SLOTS];
     uint8_t* shared = aligned_shared();
-    ring_init(tokens, bars[0], shared + stage, LARGEST * 256, token_slots);
-    ring_init(weights, bars[1], shared + stage + token_slots * LARGEST * 256, BLOCKS * Format::TILE, weight_slots);
+    ring_init(tokens, bars[0], shared + stage, Sizes::D * 256, token_slots);
+    ring_init(weights, bars[1], shared + stage + token_slots * Sizes::D * 256, BLOCKS * Format::TILE, weight_slots);
     mbar_fence_init();
     return shared;
 }
 
-template <class Format> DEVICE void gate_up(const GateUpArgs& args) {
+template <class Format, class Sizes> DEVICE void gate_up(const GateUpArgs& args) {
     Ring weights, tokens;
-    uint8_t* stage = rings<Format>(weights, tokens, 2 * STAGE, args.weight_slots, args.token_slots);
+    uint8_t* stage = rings<Format, Sizes>(weights, tokens, 2 * Sizes::D * 128, args.weight_slots, args.token_slots);
     Format::prepare(args.grid);
     __syncthreads();
     pdl_wait();
@@ -158,21 +171,21 @@ template <class Format> DEVICE void gate_up(const GateUpArgs& args) {
     if (threadIdx.x >= CONSUMERS) {
         producer_registers();
         if (threadIdx.x >= CONSUMERS + 32) return;
-        produce<Format, true, N_EMBD>(weights, tokens, args.gate, args.up, args.packed, args.tpad, args.head, args.tiles);
+        produce<Format, Sizes, true, N_EMBD>(weights, tokens, args.gate, args.up, args.packed, args.tpad, args.head, args.tiles);
         return;
     }
     consumer_registers();
     const uint32_t units = args.head[0] * (FF / 128);
     for (uint32_t u = blockIdx.x; u < units; u += gridDim.x) {
         const uint4 tile = args.tiles[u / (FF / 128)];
-        const GateUpEpilogue epilogue{args, stage + threadIdx.x / 128 * STAGE, tile.y, tile.z, u % (FF / 128) * 128, Format::UNSCALE};
-        unit_of<Halves<Format, true>>(tile.z, weights, tokens, N_EMBD / STEP, epilogue);
+        const GateUpEpilogue epilogue{args, stage + threadIdx.x / 128 * Sizes::D * 128, tile.y, tile.z, u % (FF / 128) * 128, Format::UNSCALE};
+        unit_of<Halves<Format, true>, Sizes>(tile.z, weights, tokens, N_EMBD / STEP, epilogue);
     }
 }
 
-template <class Format> DEVICE void down(const DownArgs& args) {
+template <class Format, class Sizes> DEVICE void down(const DownArgs& args) {
     Ring weights, tokens;
-    rings<Format>(weights, tokens, 0, args.weight_slots, args.token_slots);
+    rings<Format, Sizes>(weights, tokens, 0, args.weight_slots, args.token_slots);
     Format::prepare(args.grid);
     __syncthreads();
     pdl_wait();
@@ -180,32 +193,41 @@ template <class Format> DEVICE void down(const DownArgs& args) {
     if (threadIdx.x >= CONSUMERS) {
         producer_registers();
         if (threadIdx.x >= CONSUMERS + 32) return;
-        produce<Format, false, FF>(weights, tokens, args.down, args.down, args.packed, args.tpad, args.head, args.tiles);
+        produce<Format, Sizes, false, FF>(weights, tokens, args.down, args.down, args.packed, args.tpad, args.head, args.tiles);
         return;
     }
     consumer_registers();
     const uint32_t units = args.head[0] * (N_EMBD / ROWS);
     for (uint32_t u = blockIdx.x; u < units; u += gridDim.x) {
         const uint4 tile = args.tiles[u / (N_EMBD / ROWS)];
-        const DownEpilogue epilogue{args, tile.y, u % (N_EMBD / ROWS) * ROWS, Format::UNSCALE};
-        unit_of<Halves<Format, false>>(tile.z, weights, tokens, FF / STEP, epilogue);
+        const DownEpilogue epilogue{args, tile.y, tile.z, u % (N_EMBD / ROWS) * ROWS, Format::UNSCALE};
+        unit_of<Halves<Format, false>, Sizes>(tile.z, weights, tokens, FF / STEP, epilogue);
     }
 }
 
-#define EXPERTS(NAME, FORMAT)                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm_gate_up_##NAME(const __grid_constant__ GateUpArgs args) {       \
-        gate_up<FORMAT>(args);                                                                                                    \
-    }                                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1) gemm_down_##NAME(const __grid_constant__ DownArgs args) { down<FORMAT>(args); }
-#if !defined(ONLY_IQ2) || ONLY_IQ2
+#define KERNEL(NAME, ARGS, BODY) \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1) NAME(const __grid_constant__ ARGS args) { BODY(args); }
+#define EXPERTS(NAME, FORMAT)                                                     \
+    KERNEL(gemm_gate_up_##NAME##_64, GateUpArgs, (gate_up<FORMAT, Narrow>))       \
+    KERNEL(gemm_gate_up_##NAME##_112, GateUpArgs, (gate_up<FORMAT, Wide>))        \
+    KERNEL(gemm_down_##NAME##_64, DownArgs, (down<FORMAT, Narrow>))               \
+    KERNEL(gemm_down_##NAME##_112, DownArgs, (down<FORMAT, Wide>))
+// One format a program: -DEXPERTS_IQ2 and so on; all of them without.
+#if !defined(EXPERTS_IQ2) && !defined(EXPERTS_Q2K) && !defined(EXPERTS_Q4K) && !defined(EXPERTS_MXFP4)
+#define EXPERTS_IQ2
+#define EXPERTS_Q2K
+#define EXPERTS_Q4K
+#define EXPERTS_MXFP4
+#endif
+#ifdef EXPERTS_IQ2
 EXPERTS(iq2, Iq2)
 #endif
-#if !defined(ONLY_Q2K) || ONLY_Q2K
+#ifdef EXPERTS_Q2K
 EXPERTS(q2k, Q2K)
 #endif
-#if !defined(ONLY_Q4K) || ONLY_Q4K
+#ifdef EXPERTS_Q4K
 EXPERTS(q4k, Q4K)
 #endif
-#if !defined(ONLY_MXFP4) || ONLY_MXFP4
+#ifdef EXPERTS_MXFP4
 EXPERTS(mxfp4, Mxfp4)
 #endif

@@ -11,15 +11,15 @@ template <class Format, bool PAIRED> struct Halves {
     struct Raw {
         typename Format::Row low, high;
     };
-    DEVICE Raw load(const uint8_t* slot, int mb, uint32_t part) {
-        const uint32_t warp = threadIdx.x / 32, at = (warp / 4 * 2 + mb) * 4 + warp % 4; // of 16 sets of 16 rows
+    DEVICE Raw load(const Place& place, const uint8_t* slot, int mb, uint32_t part) {
+        const uint32_t at = (place.warp / 4 * 2 + mb) * 4 + place.warp % 4; // of 16 sets of 16 rows
         if (PAIRED) {
             const uint8_t* gate = slot + at / 2 * Format::TILE;
-            return Raw{Format::load(gate, at % 2, part), Format::load(gate + 8 * Format::TILE, at % 2, part)};
+            return Raw{Format::load(place, gate, at % 2, part), Format::load(place, gate + 8 * Format::TILE, at % 2, part)};
         }
-        return Raw{Format::load(slot + at * Format::TILE, 0, part), Format::load(slot + at * Format::TILE, 1, part)};
+        return Raw{Format::load(place, slot + at * Format::TILE, 0, part), Format::load(place, slot + at * Format::TILE, 1, part)};
     }
-    DEVICE void decode(const Raw& raw, int k, uint32_t (&a)[4][4]) {
+    DEVICE void decode(const Place&, const Raw& raw, int k, uint32_t (&a)[4][4]) {
 #pragma unroll
         for (int q = 0; q < 2; ++q) {
             uint32_t low[4], high[4];
@@ -31,8 +31,6 @@ template <class Format, bool PAIRED> struct Halves {
     }
 };
 
-DEVICE uint32_t row_of(uint32_t r) { return lane_id() / 4 + 8 * r; }
-// f16 pairs from biased codes: (a + u) * scale by one exact subtraction folded into the product when `scale` is a power of two times d.
 constexpr uint32_t MINUS_1024 = 0xe400e400, TIMES_256 = 0x5c005c00;
 // d * code for a small code, rounded once: (1024 + code) d - 1024 d. |d| < 64.
 DEVICE uint32_t scaled(uint32_t biased_code, uint32_t d) { return hfma2(biased_code, d, hmul2(d, MINUS_1024)); }
@@ -56,10 +54,10 @@ struct Iq2 {
             selectors()[i] = w;
         }
     }
-    DEVICE Row load(const uint8_t* tile, uint32_t r, uint32_t part) {
-        const uint4 w = *reinterpret_cast<const uint4*>(tile + 512 * r + 16 * lane_id());
-        const uint32_t scales = *reinterpret_cast<const uint32_t*>(tile + 1024 + 4 * row_of(r)) >> (16 * part);
-        const uint32_t d = *reinterpret_cast<const uint16_t*>(tile + 1088 + 2 * row_of(r));
+    DEVICE Row load(const Place& at, const uint8_t* tile, uint32_t r, uint32_t part) {
+        const uint4 w = *reinterpret_cast<const uint4*>(tile + 512 * r + 16 * at.lane);
+        const uint32_t scales = *reinterpret_cast<const uint32_t*>(tile + 1024 + 4 * (at.g + 8 * r)) >> (16 * part);
+        const uint32_t d = *reinterpret_cast<const uint16_t*>(tile + 1088 + 2 * (at.g + 8 * r));
         return Row{part ? w.y : w.x, part ? w.w : w.z, scales, hmul2(d * 0x10001, 0x50005000)};
     }
     DEVICE void eight(const Row& row, int j, uint32_t (&f)[4]) {
@@ -86,11 +84,11 @@ struct Q2K {
         uint32_t codes[2], scales, mins, d, dmin; // of groups (0, 1) and (2, 3); a byte of each group; 256 d and -256 dmin, twice
     };
     DEVICE void prepare(const uint64_t*) {}
-    DEVICE Row load(const uint8_t* tile, uint32_t r, uint32_t part) {
-        const uint2 w = *reinterpret_cast<const uint2*>(tile + 512 * r + 16 * lane_id() + 8 * part);
-        const uint2 s = *reinterpret_cast<const uint2*>(tile + 1024 + 16 * row_of(r) + 8 * part);
-        const uint32_t d = *reinterpret_cast<const uint32_t*>(tile + 1280 + 4 * row_of(r));
-        const uint32_t mine = prmt(s.x, s.y, lane_id() & 2 ? 0x7531 : 0x6420); // the 16 k of this lane in each group
+    DEVICE Row load(const Place& at, const uint8_t* tile, uint32_t r, uint32_t part) {
+        const uint2 w = *reinterpret_cast<const uint2*>(tile + 512 * r + 16 * at.lane + 8 * part);
+        const uint2 s = *reinterpret_cast<const uint2*>(tile + 1024 + 16 * (at.g + 8 * r) + 8 * part);
+        const uint32_t d = *reinterpret_cast<const uint32_t*>(tile + 1280 + 4 * (at.g + 8 * r));
+        const uint32_t mine = prmt(s.x, s.y, at.lane & 2 ? 0x7531 : 0x6420); // the 16 k of this lane in each group
         return Row{{w.x, w.y},
                    mine & 0x0f0f0f0f,
                    (mine >> 4) & 0x0f0f0f0f,
@@ -122,10 +120,10 @@ struct Q4K {
         uint32_t codes[4], scales, mins, d, dmin;
     };
     DEVICE void prepare(const uint64_t*) {}
-    DEVICE Row load(const uint8_t* tile, uint32_t r, uint32_t part) {
-        const uint4 w = *reinterpret_cast<const uint4*>(tile + 1024 * r + 512 * part + 16 * lane_id());
-        const uint32_t* s = reinterpret_cast<const uint32_t*>(tile + 2048 + 12 * row_of(r));
-        const uint32_t d = *reinterpret_cast<const uint32_t*>(tile + 2240 + 4 * row_of(r));
+    DEVICE Row load(const Place& at, const uint8_t* tile, uint32_t r, uint32_t part) {
+        const uint4 w = *reinterpret_cast<const uint4*>(tile + 1024 * r + 512 * part + 16 * at.lane);
+        const uint32_t* s = reinterpret_cast<const uint32_t*>(tile + 2048 + 12 * (at.g + 8 * r));
+        const uint32_t d = *reinterpret_cast<const uint32_t*>(tile + 2240 + 4 * (at.g + 8 * r));
         const uint32_t high = s[2];
         const uint32_t scales = part ? (high & 0x0f0f0f0f) | (s[0] >> 2 & 0x30303030) : s[0] & 0x3f3f3f3f;
         const uint32_t mins = part ? (high >> 4 & 0x0f0f0f0f) | (s[1] >> 2 & 0x30303030) : s[1] & 0x3f3f3f3f;
@@ -155,9 +153,9 @@ struct Mxfp4 {
         uint32_t codes[4], exponents;
     };
     DEVICE void prepare(const uint64_t*) {}
-    DEVICE Row load(const uint8_t* tile, uint32_t r, uint32_t part) {
-        const uint4 w = *reinterpret_cast<const uint4*>(tile + 1024 * r + 512 * part + 16 * lane_id());
-        return Row{{w.x, w.y, w.z, w.w}, *reinterpret_cast<const uint32_t*>(tile + 2048 + 8 * row_of(r) + 4 * part)};
+    DEVICE Row load(const Place& at, const uint8_t* tile, uint32_t r, uint32_t part) {
+        const uint4 w = *reinterpret_cast<const uint4*>(tile + 1024 * r + 512 * part + 16 * at.lane);
+        return Row{{w.x, w.y, w.z, w.w}, *reinterpret_cast<const uint32_t*>(tile + 2048 + 8 * (at.g + 8 * r) + 4 * part)};
     }
     DEVICE void eight(const Row& row, int j, uint32_t (&f)[4]) {
         const int e = min(int(row.exponents >> (8 * j) & 0xff), 128) - 113; // 2^(e - 127) * 2^14

@@ -1,5 +1,5 @@
 // Routing -> work lists of the grouped expert products (one block of 1024 threads). Pairs (token N_USED + i) are sorted by expert, stable;
-// each expert's rows are padded to a multiple of 16 and cut into at most 128 at a time, as evenly as 16 allows.
+// each expert's rows are padded to a multiple of 16 and cut into at most `largest` at a time, as evenly as 16 allows.
 //   head     {tiles, packed rows}
 //   order    [packed row] its pair, 0xffffffff in the padding
 //   route    [packed row] the pair's weight, 0 in the padding
@@ -13,11 +13,11 @@ struct GroupArgs {
     uint32_t *head, *order;
     float* route;
     uint4* tiles;
-    uint32_t n, pad;
+    uint32_t n, largest; // rows of a tile, a multiple of 16
 };
 static_assert(sizeof(GroupArgs) == 56, "mirrored in Rust");
 
-constexpr uint32_t WARPS = N_EXPERT > 256 ? 16 : 32, BATCH = 8, LARGEST = 128;
+constexpr uint32_t WARPS = N_EXPERT > 256 ? 16 : 32, BATCH = 8;
 static_assert(N_EXPERT <= 32 * WARPS && WARPS * N_EXPERT * 4 + N_EXPERT * 4 <= 48 * 1024, "a thread for each expert, counts in shared memory");
 
 // Experts of pairs at .. at + 32 BATCH - 1, one of each 32 for this lane; N_EXPERT beyond `end`.
@@ -29,9 +29,10 @@ DEVICE void load_ids(const GroupArgs& args, uint32_t at, uint32_t end, uint32_t 
     }
 }
 
-DEVICE uint32_t tiles_of(uint32_t padded) { return (padded + LARGEST - 1) / LARGEST; }
-DEVICE uint32_t tile_rows(uint32_t padded) { // of all tiles but an expert's last
-    const uint32_t tiles = tiles_of(padded);
+DEVICE uint32_t tiles_of(uint32_t padded, uint32_t largest) { return (padded + largest - 1) / largest; }
+// Rows of an expert's tiles, but for the last.
+DEVICE uint32_t tile_rows(uint32_t padded, uint32_t largest) {
+    const uint32_t tiles = tiles_of(padded, largest);
     return tiles ? (padded / 16 + tiles - 1) / tiles * 16 : 0;
 }
 
@@ -65,13 +66,13 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 1) gemm_group(const __g
     }
     __syncthreads();
     if (e < N_EXPERT) {
-        const uint32_t rows = tile_rows(padded[e]);
+        const uint32_t rows = tile_rows(padded[e], args.largest);
         uint32_t first = 0, tile = 0, all = 0, all_tiles = 0;
         for (uint32_t o = 0; o < N_EXPERT; ++o) {
-            const uint32_t other = padded[o], theirs = tile_rows(other);
-            all += other, all_tiles += tiles_of(other);
+            const uint32_t other = padded[o], theirs = tile_rows(other, args.largest);
+            all += other, all_tiles += tiles_of(other, args.largest);
             if (o < e) first += other;
-            if (theirs > rows || (theirs == rows && o < e)) tile += tiles_of(other);
+            if (theirs > rows || (theirs == rows && o < e)) tile += tiles_of(other, args.largest);
         }
         for (uint32_t w = 0; w < WARPS; ++w) next[w][e] += first;
         for (uint32_t r = count; r < padded[e]; ++r) args.order[first + r] = 0xffffffffu, args.route[first + r] = 0;
