@@ -197,4 +197,3 @@ template <class Source, int MB, int N> DEVICE void product(Ring& weights, Ring& 
 constexpr uint32_t BIAS = 0x64006400; // 1024, twice
 // Bytes 0, 1 (HIGH: 2, 3) of `w` as 1024 + byte.
 template <bool HIGH> DEVICE uint32_t biased(uint32_t w) { return prmt(w, BIAS, HIGH ? 0x7372 : 0x7170); }
-DEVICE uint32_t twice(uint32_t half) { return prmt(half, 0, 0x1010); }

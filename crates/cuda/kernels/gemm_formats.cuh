@@ -117,7 +117,7 @@ struct Q4K {
     static constexpr uint32_t TILE = 2304;
     static constexpr float UNSCALE = 1.f / 256;
     struct Row {
-        uint32_t codes[4], scales, mins, d, dmin;
+        uint32_t codes[4], scales, mins, d; // {256 d, -256 dmin}
     };
     DEVICE void prepare(const uint64_t*) {}
     DEVICE Row load(const Place& at, const uint8_t* tile, uint32_t r, uint32_t part) {
@@ -130,12 +130,12 @@ struct Q4K {
         return Row{{w.x, w.y, w.z, w.w},
                    scales,
                    mins,
-                   hmul2(prmt(d, 0, 0x1010), TIMES_256),
-                   hmul2(prmt(d, 0, 0x3232), TIMES_256 | 0x80008000)};
+                   hmul2(d, 0xdc005c00)};
     }
     DEVICE void eight(const Row& row, int j, uint32_t (&f)[4]) {
-        const uint32_t choose = 0x7070 | j | j << 8;
-        const uint32_t scale = scaled(prmt(row.scales, BIAS, choose), row.d), min = scaled(prmt(row.mins, BIAS, choose), row.dmin);
+        const uint32_t choose = 0x4400 | j * 0x1111; // the scale's byte twice, then the minimum's
+        const uint32_t both = scaled((prmt(row.scales, row.mins, choose) & 0x00ff00ff) | BIAS, row.d);
+        const uint32_t scale = prmt(both, 0, 0x1010), min = prmt(both, 0, 0x3232);
         const uint32_t low = prmt(row.codes[j], 0, 0x4140), high = prmt(row.codes[j], 0, 0x4342);
         f[0] = hfma2(hsub2((low & 0x000f000f) | BIAS, BIAS), scale, min);
         f[1] = hfma2(hsub2((high & 0x000f000f) | BIAS, BIAS), scale, min);
