@@ -26,6 +26,7 @@ struct SplitShared {
     uint32_t p[HEADS][BLOCK / 2 + 4];  // pairs of f16
     float shrink[HEADS];
     float2 fold[HEADS];
+    float2 group[HEADS]; // maximum and total of the chunks folded so far
 };
 
 // Sixteen columns 64 warp + 16 t .. of row `from`: eight pairs.
@@ -85,9 +86,10 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     }
 
     const uint32_t head = tid / 16, pair = tid % 16; // of the softmax: a head, two rows of a block
-    float all_max = NO_SCORE, all_total = 0, max = NO_SCORE, total = 0;
+    float max = NO_SCORE, total = 0;
+    if (pair == 0) sh.group[head] = make_float2(NO_SCORE, 0);
     float all[8][4] = {}, sum[8][4] = {};
-    for (uint32_t at = first; at < last; at += BLOCK) {
+    for (uint32_t at = first; at < last; at += BLOCK) { // chunks begin at multiples of per_chunk, a power of two
         uint32_t k[4][8];
 #pragma unroll
         for (int b = 0; b < 4; ++b) load_slice(bytes_of(a, v, at + 8 * b + g, place[b]), warp, t, k[b]);
@@ -127,13 +129,16 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
         max = highest;
         sh.p[head][pair] = p;
         if (pair == 0) sh.shrink[head] = shrink;
-        const bool closes = (at + BLOCK - first) % per_chunk == 0 || at + BLOCK >= last;
+        const bool closes = ((at + BLOCK) & (per_chunk - 1)) == 0 || at + BLOCK >= last;
         if (closes) { // fold the chunk into the group; the first fold is an exact copy
-            highest = fmaxf(all_max, max);
-            const float keep = ex2(all_max - highest), add = ex2(max - highest);
-            all_total = __fmaf_rn(all_total, keep, __fmul_rn(total, add));
-            all_max = highest, max = NO_SCORE, total = 0;
-            if (pair == 0) sh.fold[head] = make_float2(keep, add);
+            if (pair == 0) {
+                const float2 group = sh.group[head];
+                highest = fmaxf(group.x, max);
+                const float keep = ex2(group.x - highest), add = ex2(max - highest);
+                sh.group[head] = make_float2(highest, __fmaf_rn(group.y, keep, __fmul_rn(total, add)));
+                sh.fold[head] = make_float2(keep, add);
+            }
+            max = NO_SCORE, total = 0;
         }
         __syncthreads();
         const float shrink0 = sh.shrink[g], shrink1 = sh.shrink[g + 8];
@@ -163,7 +168,7 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     }
     const size_t part = (size_t(blockIdx.z) * a.part_stride + blockIdx.x) * N_HEAD;
     if (pair == 0 && head0 + head < N_HEAD)
-        *reinterpret_cast<float2*>(a.stats + 2 * (part + head0 + head)) = make_float2(all_max, all_total);
+        *reinterpret_cast<float2*>(a.stats + 2 * (part + head0 + head)) = sh.group[head];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         if (head0 + g + 8 * r >= N_HEAD) continue;
