@@ -24,7 +24,7 @@ struct SplitShared {
     uint4 q[8][256];                   // [4 hi, 4 lo][thread]: each thread's own fragments, step by step
     float scores[8][HEADS][BLOCK + 8]; // by warp, summed over its columns alone
     uint32_t p[HEADS][BLOCK / 2 + 4];  // pairs of f16
-    float shrink[HEADS];
+    float shrink[HEADS], total[HEADS];
     float2 fold[HEADS];
     float2 group[HEADS]; // maximum and total of the chunks folded so far
 };
@@ -86,8 +86,8 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     }
 
     const uint32_t head = tid / 16, pair = tid % 16; // of the softmax: a head, two rows of a block
-    float max = NO_SCORE, total = 0;
-    if (pair == 0) sh.group[head] = make_float2(NO_SCORE, 0);
+    float max = NO_SCORE;
+    if (pair == 0) sh.group[head] = make_float2(NO_SCORE, 0), sh.total[head] = 0;
     float all[8][4] = {}, sum[8][4] = {};
     for (uint32_t at = first; at < last; at += BLOCK) { // chunks begin at multiples of per_chunk, a power of two
         uint32_t k[4][8];
@@ -125,20 +125,19 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
         float added = f16_lo(p) + f16_hi(p);
 #pragma unroll
         for (int d = 8; d > 0; d >>= 1) added += __shfl_xor_sync(0xffffffffu, added, d);
-        total = __fmaf_rn(total, shrink, added);
         max = highest;
         sh.p[head][pair] = p;
-        if (pair == 0) sh.shrink[head] = shrink;
+        if (pair == 0) sh.shrink[head] = shrink, sh.total[head] = __fmaf_rn(sh.total[head], shrink, added);
         const bool closes = ((at + BLOCK) & (per_chunk - 1)) == 0 || at + BLOCK >= last;
         if (closes) { // fold the chunk into the group; the first fold is an exact copy
             if (pair == 0) {
                 const float2 group = sh.group[head];
                 highest = fmaxf(group.x, max);
                 const float keep = ex2(group.x - highest), add = ex2(max - highest);
-                sh.group[head] = make_float2(highest, __fmaf_rn(group.y, keep, __fmul_rn(total, add)));
-                sh.fold[head] = make_float2(keep, add);
+                sh.group[head] = make_float2(highest, __fmaf_rn(group.y, keep, __fmul_rn(sh.total[head], add)));
+                sh.fold[head] = make_float2(keep, add), sh.total[head] = 0;
             }
-            max = NO_SCORE, total = 0;
+            max = NO_SCORE;
         }
         __syncthreads();
         const float shrink0 = sh.shrink[g], shrink1 = sh.shrink[g + 8];

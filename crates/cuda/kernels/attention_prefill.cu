@@ -118,12 +118,13 @@ DEVICE void load_query(const AttendArgs& a, PrefillShared& sh, uint32_t row, uin
 
 // s = q k^T for this warpgroup's 32 rows of a tile; under way when it returns.
 DEVICE void score_tile(PrefillShared& sh, uint32_t group, uint32_t buffer, float (&s)[16]) {
-    const uint32_t q = shared_address(sh.q), k = shared_address(sh.kv[buffer]) + 32 * 128 * group;
+    const uint64_t q = operand(shared_address(sh.q), 16);
+    const uint64_t k = operand(shared_address(sh.kv[buffer]) + 32 * 128 * group, 16);
     wgmma_fence();
 #pragma unroll
     for (uint32_t i = 0; i < HEAD / 16; ++i) {
-        const uint32_t at = SLAB * (i / 4) + 32 * (i % 4);
-        wgmma_n32(s, operand(q + at, 16), operand(k + at, 16), i > 0);
+        const uint32_t at = (SLAB * (i / 4) + 32 * (i % 4)) / 16; // addresses count by 16
+        wgmma_n32(s, q + at, k + at, i > 0);
     }
     wgmma_commit();
 }
@@ -236,10 +237,10 @@ extern "C" __global__ __launch_bounds__(384, 1) void attend_prefill(const Attend
     pdl_trigger();
     pdl_wait();
     if (threadIdx.x < CONSUMERS) {
-        registers_up<208>();
+        registers_up<192>();
         consume(a, sh);
     } else {
-        registers_down<88>();
+        registers_down<120>();
         produce(a, sh);
     }
 #endif
