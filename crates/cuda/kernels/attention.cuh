@@ -2,7 +2,7 @@
 // oldest first, then compressed rows, ascending. A row is 584 bytes at a multiple of 8:
 //   [0, 448) E4M3 codes, [448, 455) exponents of each 64 (value = code * 2^(byte - 127)), one pad, [456, 584) f16 tail.
 #pragma once
-#include "common.cuh"
+#include "rows.cuh"
 
 constexpr uint32_t EXPONENTS_AT = NOPE, TAIL_AT = NOPE + 8;
 constexpr float SCORE_SCALE = 0.044194173824159216f * 1.4426950408889634f; // 1 / sqrt(512), in powers of two
@@ -50,18 +50,6 @@ DEVICE const uint8_t* bytes_of(const AttendArgs& a, const View& v, uint32_t j, u
     return j >= v.total ? nullptr : row_at(j < v.raw ? a.window : a.compressed, v.slot, place);
 }
 
-// 2^(byte - 127) twice, as f16; what f16 cannot hold becomes 0, or 2^15.
-DEVICE uint32_t scale_pair(uint32_t byte) {
-    const uint32_t h = f16_of(fminf(exp2_of(int(byte) - 127), 32768.f));
-    return h | h << 16;
-}
-// Eight codes as eight f16.
-DEVICE void decode8(uint2 codes, uint32_t scale, uint32_t* out) {
-    e4m3_to_f16(codes.x, out[0], out[1]);
-    e4m3_to_f16(codes.y, out[2], out[3]);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) out[i] = hmul2(out[i], scale);
-}
 DEVICE float ex2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
