@@ -1,0 +1,233 @@
+// attend, decode: one softmax over the visible rows of a query with a sink, then the inverse rotation (model.md 5.2, 5.3).
+// A query's rows are cut in chunks, four chunks are a group; sums are folded in that order, blocks of 32 into a chunk, chunks
+// into a group, groups into the whole, all from the query's own position. Whether a CTA serves a chunk or a group
+// (chunks_per_part 1 or 4) changes who folds, not what is folded: the bits are the same.
+#include "attention.cuh"
+
+constexpr uint32_t BLOCK = 32, MAX_CHUNKS = 33, GROUP = 4, MAX_PARTS = 36, HEADS = 16;
+
+// Rows of a chunk: 32, doubled until MAX_CHUNKS suffice.
+DEVICE uint32_t chunk_rows(uint32_t total) {
+    uint32_t rows = BLOCK;
+    while (rows * MAX_CHUNKS < total) rows *= 2;
+    return rows;
+}
+
+// Transposes an 8 x 8 tile of halves held as fragments.
+DEVICE uint32_t transposed(uint32_t x) {
+    uint32_t y;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
+struct SplitShared {
+    uint4 q[8][256];                   // [4 hi, 4 lo][thread]: each thread's own fragments, step by step
+    float scores[8][HEADS][BLOCK + 8]; // by warp, summed over its columns alone
+    uint32_t p[HEADS][BLOCK / 2 + 4];  // pairs of f16
+    float shrink[HEADS], total[HEADS];
+    float2 fold[HEADS];
+    float2 group[HEADS]; // maximum and total of the chunks folded so far
+};
+
+// Sixteen columns 64 warp + 16 t .. of row `from`: eight pairs.
+DEVICE void load_slice(const uint8_t* from, uint32_t warp, uint32_t t, uint32_t (&k)[8]) {
+    if (from == nullptr) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) k[i] = 0;
+    } else if (warp < 7) {
+        const uint2* codes = reinterpret_cast<const uint2*>(from + 64 * warp + 16 * t);
+        const uint2 first = codes[0], second = codes[1];
+        const uint32_t scale = scale_pair(from[EXPONENTS_AT + warp]);
+        decode8(first, scale, k);
+        decode8(second, scale, k + 4);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const uint2 tail = reinterpret_cast<const uint2*>(from + TAIL_AT + 32 * t)[i];
+            k[2 * i] = tail.x, k[2 * i + 1] = tail.y;
+        }
+    }
+}
+
+// grid (parts of the longest row, groups of 16 heads, rows), 256 threads. A warp owns 64 columns: of the scores' sum over
+// columns, and of the mix. Lane 4 g + t holds, of rows g, g + 8 .., columns 16 t .. 16 t + 15: as they come, the scores'
+// operand; transposed in 8 x 8 tiles, the mix's, with column 16 (n / 2) + 2 i + n % 2 as column n of tile i.
+extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendArgs a) {
+    extern __shared__ __align__(16) uint8_t memory[];
+    SplitShared& sh = *reinterpret_cast<SplitShared*>(memory);
+    const uint32_t tid = threadIdx.x, warp = tid / 32, g = lane_id() / 4, t = lane_id() % 4;
+    const uint32_t row = a.first_row + blockIdx.z, head0 = HEADS * blockIdx.y;
+    pdl_trigger();
+    const View v = view_of(a.step[row], a.ratio); // the step comes from the host: no kernel writes it
+    const uint32_t per_chunk = chunk_rows(v.total);
+    const uint32_t first = blockIdx.x * a.chunks_per_part * per_chunk;
+    const uint32_t last = min(v.total, first + a.chunks_per_part * per_chunk);
+    pdl_wait();
+    if (first >= v.total) return;
+
+    uint32_t place[4];
+#pragma unroll
+    for (int b = 0; b < 4; ++b) place[b] = place_of(a, v, row, first + 8 * b + g);
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+        uint32_t hi[4], lo[4];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const uint32_t head = head0 + g + 8 * r;
+            float4 x = make_float4(0, 0, 0, 0);
+            if (head < N_HEAD)
+                x = *reinterpret_cast<const float4*>(a.q + (size_t(row) * N_HEAD + head) * HEAD + 64 * warp + 16 * t + 4 * s);
+            hi[r] = f16x2_of(x.x, x.y), hi[r + 2] = f16x2_of(x.z, x.w);
+            lo[r] = f16x2_of(x.x - f16_lo(hi[r]), x.y - f16_hi(hi[r]));
+            lo[r + 2] = f16x2_of(x.z - f16_lo(hi[r + 2]), x.w - f16_hi(hi[r + 2]));
+        }
+        sh.q[s][tid] = make_uint4(hi[0], hi[1], hi[2], hi[3]);
+        sh.q[4 + s][tid] = make_uint4(lo[0], lo[1], lo[2], lo[3]);
+    }
+
+    const uint32_t head = tid / 16, pair = tid % 16; // of the softmax: a head, two rows of a block
+    float max = NO_SCORE;
+    if (pair == 0) sh.group[head] = make_float2(NO_SCORE, 0), sh.total[head] = 0;
+    float all[8][4] = {}, sum[8][4] = {};
+    for (uint32_t at = first; at < last; at += BLOCK) { // chunks begin at multiples of per_chunk, a power of two
+        uint32_t k[4][8];
+#pragma unroll
+        for (int b = 0; b < 4; ++b) load_slice(bytes_of(a, v, at + 8 * b + g, place[b]), warp, t, k[b]);
+#pragma unroll
+        for (int b = 0; b < 4; ++b) place[b] = place_of(a, v, row, at + BLOCK + 8 * b + g);
+        float c[4][4] = {};
+#pragma unroll
+        for (int s = 0; s < 8; ++s) {
+            const uint4 x = sh.q[s][tid];
+            const uint32_t f[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+            for (int b = 0; b < 4; ++b) mma_f16(c[b], f, k[b][2 * (s % 4)], k[b][2 * (s % 4) + 1]);
+        }
+#pragma unroll
+        for (int b = 0; b < 4; ++b) {
+            *reinterpret_cast<float2*>(&sh.scores[warp][g][8 * b + 2 * t]) = make_float2(c[b][0], c[b][1]);
+            *reinterpret_cast<float2*>(&sh.scores[warp][g + 8][8 * b + 2 * t]) = make_float2(c[b][2], c[b][3]);
+        }
+        __syncthreads();
+        float s0 = 0, s1 = 0;
+#pragma unroll
+        for (int w = 0; w < 8; ++w) {
+            const float2 s = *reinterpret_cast<const float2*>(&sh.scores[w][head][2 * pair]);
+            s0 += s.x, s1 += s.y;
+        }
+        s0 = at + 2 * pair < last ? s0 * SCORE_SCALE : NO_SCORE;
+        s1 = at + 2 * pair + 1 < last ? s1 * SCORE_SCALE : NO_SCORE;
+        float highest = fmaxf(max, fmaxf(s0, s1));
+#pragma unroll
+        for (int d = 8; d > 0; d >>= 1) highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, d));
+        const float shrink = ex2(max - highest);
+        const uint32_t p = f16x2_of(ex2(s0 - highest), ex2(s1 - highest));
+        float added = f16_lo(p) + f16_hi(p);
+#pragma unroll
+        for (int d = 8; d > 0; d >>= 1) added += __shfl_xor_sync(0xffffffffu, added, d);
+        max = highest;
+        sh.p[head][pair] = p;
+        if (pair == 0) sh.shrink[head] = shrink, sh.total[head] = __fmaf_rn(sh.total[head], shrink, added);
+        const bool closes = ((at + BLOCK) & (per_chunk - 1)) == 0 || at + BLOCK >= last;
+        if (closes) { // fold the chunk into the group; the first fold is an exact copy
+            if (pair == 0) {
+                const float2 group = sh.group[head];
+                highest = fmaxf(group.x, max);
+                const float keep = ex2(group.x - highest), add = ex2(max - highest);
+                sh.group[head] = make_float2(highest, __fmaf_rn(group.y, keep, __fmul_rn(sh.total[head], add)));
+                sh.fold[head] = make_float2(keep, add), sh.total[head] = 0;
+            }
+            max = NO_SCORE;
+        }
+        __syncthreads();
+        const float shrink0 = sh.shrink[g], shrink1 = sh.shrink[g + 8];
+        uint32_t f[2][4];
+#pragma unroll
+        for (int s = 0; s < 2; ++s) {
+            f[s][0] = sh.p[g][8 * s + t], f[s][1] = sh.p[g + 8][8 * s + t];
+            f[s][2] = sh.p[g][8 * s + 4 + t], f[s][3] = sh.p[g + 8][8 * s + 4 + t];
+        }
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            sum[i][0] *= shrink0, sum[i][1] *= shrink0, sum[i][2] *= shrink1, sum[i][3] *= shrink1;
+            mma_f16(sum[i], f[0], transposed(k[0][i]), transposed(k[1][i]));
+            mma_f16(sum[i], f[1], transposed(k[2][i]), transposed(k[3][i]));
+        }
+        if (closes) {
+            const float2 f0 = sh.fold[g], f1 = sh.fold[g + 8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const float2 f = e < 2 ? f0 : f1;
+                    all[i][e] = __fmaf_rn(all[i][e], f.x, __fmul_rn(sum[i][e], f.y));
+                    sum[i][e] = 0;
+                }
+        }
+    }
+    const size_t part = (size_t(blockIdx.z) * a.part_stride + blockIdx.x) * N_HEAD;
+    if (pair == 0 && head0 + head < N_HEAD)
+        *reinterpret_cast<float2*>(a.stats + 2 * (part + head0 + head)) = sh.group[head];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        if (head0 + g + 8 * r >= N_HEAD) continue;
+        float4* to = reinterpret_cast<float4*>(a.parts + (part + head0 + g + 8 * r) * HEAD + 64 * warp + 16 * t);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            to[i] = make_float4(all[2 * i][2 * r], all[2 * i][2 * r + 1], all[2 * i + 1][2 * r], all[2 * i + 1][2 * r + 1]);
+    }
+}
+
+// grid (2 N_HEAD, rows), 256 threads: half of a head's columns. Folds the parts, adds the sink, divides, rotates back.
+extern "C" __global__ __launch_bounds__(256) void attend_combine(const AttendArgs a) {
+    __shared__ float2 stats[MAX_PARTS], inner[MAX_PARTS], outer[MAX_PARTS];
+    const uint32_t tid = threadIdx.x, head = blockIdx.x / 2, column = 256 * (blockIdx.x % 2) + tid;
+    const uint32_t row = a.first_row + blockIdx.y;
+    pdl_trigger();
+    const StepRow step = a.step[row];
+    const uint32_t rows = view_of(step, a.ratio).total;
+    const uint32_t per_part = a.chunks_per_part * chunk_rows(rows), parts = (rows + per_part - 1) / per_part;
+    const uint32_t group = GROUP / a.chunks_per_part; // parts of a group
+    float sine = 0, cosine = 1;
+    if (column >= NOPE) quadrant_angle(a.frequencies[(column - NOPE) / 2], step.pos, sine, cosine);
+    const float sink = a.sinks[head] * LOG2E;
+    pdl_wait();
+    const size_t at = size_t(blockIdx.y) * a.part_stride * N_HEAD + head;
+    if (tid < parts) stats[tid] = *reinterpret_cast<const float2*>(a.stats + 2 * (at + tid * N_HEAD));
+    float values[MAX_PARTS];
+#pragma unroll
+    for (uint32_t p = 0; p < MAX_PARTS; ++p)
+        values[p] = p < parts ? a.parts[(at + p * N_HEAD) * HEAD + column] : 0.f;
+    __syncthreads();
+    if (tid < parts) {
+        const uint32_t start = tid / group * group;
+        float before = NO_SCORE, earlier = NO_SCORE;
+        for (uint32_t p = 0; p < start; ++p) earlier = fmaxf(earlier, stats[p].x);
+        for (uint32_t p = start; p < tid; ++p) before = fmaxf(before, stats[p].x);
+        const float here = fmaxf(before, stats[tid].x), whole = fmaxf(earlier, here);
+        inner[tid] = make_float2(ex2(before - here), ex2(stats[tid].x - here));
+        outer[tid] = make_float2(ex2(earlier - whole), ex2(here - whole));
+    }
+    __syncthreads();
+    float max = NO_SCORE, total = 0, sum = 0, group_total = 0, group_sum = 0;
+#pragma unroll
+    for (uint32_t p = 0; p < MAX_PARTS; ++p) {
+        if (p >= parts) break;
+        const float2 f = inner[p], s = stats[p]; // f.x is 0 where a group begins
+        group_sum = __fmaf_rn(group_sum, f.x, __fmul_rn(values[p], f.y));
+        group_total = __fmaf_rn(group_total, f.x, __fmul_rn(s.y, f.y));
+        max = fmaxf(max, s.x);
+        if ((p + 1) % group == 0 || p + 1 == parts) {
+            const float2 o = outer[p];
+            sum = __fmaf_rn(sum, o.x, __fmul_rn(group_sum, o.y));
+            total = __fmaf_rn(total, o.x, __fmul_rn(group_total, o.y));
+        }
+    }
+    const float highest = fmaxf(max, sink), shrink = ex2(max - highest);
+    float out = sum * shrink / __fmaf_rn(total, shrink, ex2(sink - highest));
+    if (column >= NOPE) { // whole warps: lanes 2 i and 2 i + 1 hold a pair
+        const float other = __shfl_xor_sync(0xffffffffu, out, 1);
+        out = tid & 1 ? out * cosine - other * sine : out * cosine + other * sine;
+    }
+    a.heads[(size_t(row) * N_HEAD + head) * HEAD + column] = out;
+}
