@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ds4_gguf::tables::IQ2_XXS_GRID;
 use ds4_gguf::{Gguf, Tensor};
 use ds4_model::{
     AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
@@ -50,6 +51,8 @@ pub struct Cuda {
     pub(crate) shared: HashMap<usize, u32>,
     pub(crate) uploader: Option<Uploader>,
     pub(crate) progress: Option<Progress>,
+    /// The grid of IQ2_XXS, 256 rows of eight magnitudes.
+    pub(crate) iq2_grid: Buffer,
     eager: bool,
     rope: [Buffer; 2],
     graphs: HashMap<GraphKey, Graph>,
@@ -81,6 +84,8 @@ impl Cuda {
         let program = Program::load(&device, shape, options.cache.as_deref())?;
         let scratch = Scratch::new(&device, shape, limits, draft)?;
         let tables = RopeTables::new(shape);
+        let iq2_grid = device.alloc(size_of_val(&IQ2_XXS_GRID))?;
+        device.write(&iq2_grid, 0, bytemuck::cast_slice(&IQ2_XXS_GRID))?;
         let table = |values: &[f32]| -> Result<Buffer> {
             let buffer = device.alloc(4 * values.len())?;
             device.write(&buffer, 0, bytemuck::cast_slice(values))?;
@@ -93,6 +98,7 @@ impl Cuda {
             shared: HashMap::new(),
             uploader: None,
             progress: options.progress,
+            iq2_grid,
             eager: options.eager,
             rope: [table(&tables.plain)?, table(&tables.compressed)?],
             graphs: HashMap::new(),

@@ -194,7 +194,12 @@ impl Cuda {
         n: usize,
         small: bool,
     ) -> Result<()> {
-        if small { self.dense_small(family, inputs, products, n, None) } else { self.gemm(inputs, products, n) }
+        // The matrix kernels take inputs by the 128.
+        if small || !tiles(products[0].w).2.is_multiple_of(128) {
+            self.dense_small(family, inputs, products, n, None)
+        } else {
+            self.gemm(inputs, products, n)
+        }
     }
 
     /// The same on the streaming kernels; with `post` the one product goes into the streams.
@@ -215,10 +220,6 @@ impl Cuda {
             }
         }
         Ok(())
-    }
-
-    fn gemm(&mut self, _inputs: Inputs, _products: &[Product<'_>], _n: usize) -> Result<()> {
-        unimplemented!()
     }
 
     /// Rows as `dense.cu` wants them if they are more than a few; where they stand.

@@ -14,6 +14,8 @@ pub(crate) struct Device {
     pub(crate) capability: (u32, u32),
     /// Multiprocessors.
     pub(crate) sms: u32,
+    /// Shared memory that a block may have, bytes.
+    pub(crate) max_shared: usize,
     pub(crate) stream: sys::CUstream,
     context: sys::CUcontext,
     handle: sys::CUdevice,
@@ -55,6 +57,7 @@ impl Device {
         let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
         let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
         let sms = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
+        let max_shared = attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
         if (major, minor) < OLDEST {
             return Err(fail(format!(
                 "{name} has compute capability {major}.{minor}, expected at least {}.{}: use --cpu",
@@ -67,7 +70,12 @@ impl Device {
         unsafe { result::ctx::set_current(context) }.map_err(|e| said("cannot use the card", e))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|e| said("cannot make a stream", e))?;
-        Ok(Arc::new(Device { name, capability: (major, minor), sms, stream, context, handle }))
+        Ok(Arc::new(Device { name, capability: (major, minor), sms, max_shared, stream, context, handle }))
+    }
+
+    /// Whether kernels for Hopper's own matrix instructions run here.
+    pub(crate) fn has_wgmma(&self) -> bool {
+        self.capability == (9, 0)
     }
 
     /// An error of this card.

@@ -12,6 +12,7 @@ mod device;
 mod draft;
 mod embed;
 mod experts;
+mod gemm;
 mod graph;
 mod hc;
 mod head;
@@ -27,4 +28,6 @@ mod weight;
 
 pub use backend::{Cuda, Options, load};
 pub use device::Buffer;
+pub use program::check;
+pub use upload::Progress;
 pub use weight::Weight;

@@ -68,9 +68,40 @@ macro_rules! dense {
     };
 }
 
+/// The experts of one format.
+macro_rules! gemm_experts {
+    ($suffix:literal, $define:literal) => {
+        source!(
+            "gemm_experts.cu",
+            [concat!("-DEXPERTS_", $define)],
+            [
+                concat!("gemm_gate_up_", $suffix, "_64"),
+                concat!("gemm_gate_up_", $suffix, "_112"),
+                concat!("gemm_down_", $suffix, "_64"),
+                concat!("gemm_down_", $suffix, "_112")
+            ]
+        )
+    };
+}
+
+macro_rules! header {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../kernels/", $name)))
+    };
+}
+
 /// What the files include.
-const HEADERS: [(&str, &str); 2] =
-    [("common.cuh", include_str!("../kernels/common.cuh")), ("encode.cuh", include_str!("../kernels/encode.cuh"))];
+const HEADERS: [(&str, &str); 9] = [
+    header!("common.cuh"),
+    header!("encode.cuh"),
+    header!("rows.cuh"),
+    header!("quant.cuh"),
+    header!("attention.cuh"),
+    header!("indexer.cuh"),
+    header!("wgmma.cuh"),
+    header!("gemm.cuh"),
+    header!("gemm_formats.cuh"),
+];
 
 const SOURCES: &[Source] = &[
     source!("repack.cu", ["repack_q8", "repack_f16"]),
@@ -86,6 +117,33 @@ const SOURCES: &[Source] = &[
     source!("query.cu", ["query_finish"]),
     source!("compressor.cu", ["compress", "compress_keep"]),
     source!("route.cu", ["route_finish"]),
+    source!("repack_experts.cu", ["repack_iq2", "repack_q2k", "repack_q4k", "repack_mxfp4"]),
+    source!("attention.cu", ["attend_split", "attend_combine"]),
+    source!("attention_prefill.cu", ["attend_prefill"]),
+    source!("indexer.cu", ["index_score", "index_slice", "index_top"]),
+    source!("indexer_prefill.cu", ["index_pack", "index_score_prefill"]),
+    source!(
+        "experts.cu",
+        [
+            "experts_group",
+            "experts_gate_up_iq2",
+            "experts_gate_up_q2k",
+            "experts_gate_up_q4k",
+            "experts_gate_up_mxfp4",
+            "experts_down_iq2",
+            "experts_down_q2k",
+            "experts_down_q4k",
+            "experts_down_mxfp4",
+            "experts_sum"
+        ]
+    ),
+    source!("pack.cu", ["pack", "pack_gather"]),
+    source!("gemm.cu", ["gemm_q8_256", "gemm_q8_128", "gemm_q8_64", "gemm_f16_128", "gemm_f16_64"]),
+    source!("gemm_group.cu", ["gemm_group"]),
+    gemm_experts!("iq2", "IQ2"),
+    gemm_experts!("q2k", "Q2K"),
+    gemm_experts!("q4k", "Q4K"),
+    gemm_experts!("mxfp4", "MXFP4"),
     source!("draft.cu", ["keep_streams", "draft_norm", "draft_add"]),
 ];
 
@@ -282,7 +340,7 @@ fn compile(source: &Source, options: &[String]) -> std::result::Result<Vec<u8>, 
 ///
 /// # Errors
 /// No NVRTC, or its messages.
-pub(crate) fn check(architecture: &str, shape: &Shape) -> Result<usize> {
+pub fn check(architecture: &str, shape: &Shape) -> Result<usize> {
     let fail = |what: String| Error::Device { device: architecture.to_owned(), what };
     // SAFETY: looks for a library by name; nothing runs.
     if !unsafe { nvrtc::sys::is_culib_present() } {

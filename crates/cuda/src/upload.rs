@@ -142,9 +142,12 @@ impl Cuda {
         for first in (0..rows).step_by(per_piece) {
             let count = per_piece.min(rows - first);
             let to = data.ptr() + (first / TILE_ROWS * (k / width) * tile_size) as u64;
+            let blocks = count.div_ceil(TILE_ROWS) as u32;
+            // Dense kernels are told of rows, for the last block may not be whole; experts come in whole blocks.
+            let dense = width == 64;
+            let (grid, rows) = if dense { (blocks, count as u32) } else { (8 * self.device.sms, blocks) };
             self.stage(&tensor.data[first * row_bytes..][..count * row_bytes], |cuda, from| {
-                let grid = Grid::new(count.div_ceil(TILE_ROWS) as u32, 1, 256);
-                cuda.launch(kernel, grid, &RepackArgs { from, to, rows: count as u32, k: k as u32 })
+                cuda.launch(kernel, Grid::new(grid, 1, 256), &RepackArgs { from, to, rows, k: k as u32 })
             })?;
         }
         Ok(Weight { data, layout })
