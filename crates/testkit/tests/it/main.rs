@@ -1,0 +1,3 @@
+//! The device suite against devices whose faults are known.
+
+mod device;
