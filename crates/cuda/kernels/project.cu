@@ -88,9 +88,11 @@ extern "C" __global__ void __launch_bounds__(128) project_finish(const __grid_co
     default:
         pool_inputs(a.step[row], row, a.index_value, a.index_gate, a.index_ape, a.ratio, 2 * INDEX, a.index_pooled);
         const float scale = rsqrtf(float(INDEX * N_INDEX_HEAD));
-        for (uint32_t h = 4 * threadIdx.x; h < N_INDEX_HEAD; h += 512) {
-            const float4 w = summed(a.index_weights, row, N_INDEX_HEAD, h);
-            *reinterpret_cast<float4*>(a.weights + size_t(row) * N_INDEX_HEAD + h) = float4{w.x * scale, w.y * scale, w.z * scale, w.w * scale};
+        for (uint32_t h = threadIdx.x; h < N_INDEX_HEAD; h += 128) {
+            const Partial& p = a.index_weights;
+            float w = 0;
+            for (uint32_t s = 0; s < p.splits; ++s) w += p.sums[size_t(s) * p.stride + size_t(row) * N_INDEX_HEAD + h];
+            a.weights[size_t(row) * N_INDEX_HEAD + h] = w * scale;
         }
     }
 }

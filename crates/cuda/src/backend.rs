@@ -134,7 +134,6 @@ fn check_shape(device: &Device, s: &Shape) -> Result<()> {
         (s.ff_dim.is_multiple_of(256), "expert width", s.ff_dim, "a multiple of 256"),
         (s.q_lora_dim.is_multiple_of(64), "query rank", s.q_lora_dim, "a multiple of 64"),
         (s.out_lora_dim.is_multiple_of(16), "output rank", s.out_lora_dim, "a multiple of 16"),
-        (s.n_index_head.is_multiple_of(4), "indexer heads", s.n_index_head, "a multiple of 4"),
         (s.n_expert_used <= 32, "experts used", s.n_expert_used, "at most 32"),
     ];
     match rules.into_iter().find(|(fits, ..)| !fits) {

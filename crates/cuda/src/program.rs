@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use cudarc::driver::{result, sys};
@@ -349,9 +350,21 @@ pub fn check(architecture: &str, shape: &Shape) -> Result<usize> {
     let mut options =
         vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned(), "-default-device".to_owned()];
     options.extend(defines(shape));
-    SOURCES
-        .iter()
-        .map(|source| compile(source, &options).map(|image| image.len()))
-        .sum::<std::result::Result<_, _>>()
-        .map_err(fail)
+    let workers = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let work = || -> std::result::Result<usize, String> {
+            let mut bytes = 0;
+            while let Some(source) = SOURCES.get(next.fetch_add(1, Ordering::Relaxed)) {
+                bytes += compile(source, &options)?.len();
+            }
+            Ok(bytes)
+        };
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|w| w.join().expect("a compiler thread does not panic"))
+            .sum::<std::result::Result<_, _>>()
+    })
+    .map_err(fail)
 }

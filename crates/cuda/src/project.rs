@@ -60,7 +60,7 @@ impl<'a> Sums<'a> {
         let stride = self.n * m;
         let sums = self.next;
         self.products.push(Product { splits, split_stride: stride, ..Product::new(w, sums) });
-        self.next += (4 * splits * stride) as u64;
+        self.next += (4 * splits * stride).next_multiple_of(16) as u64;
         Partial { sums, splits: splits as u32, stride: stride as u32 }
     }
 }

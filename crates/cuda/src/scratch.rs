@@ -9,6 +9,8 @@ use crate::dense::packed_bytes;
 use crate::device::{Buffer, Device};
 use crate::{attention, experts, gemm, indexer};
 
+/// Floats that alignment between sums can cost.
+const SLACK: usize = 64;
 /// Most rows of logits of one step (model/src/workspace.rs).
 const LOGIT_ROWS: usize = 64;
 
@@ -55,7 +57,7 @@ impl Scratch {
         let drafted = if draft { HC * s.n_embd } else { 0 };
         let widest = projected.max(routed);
         // Short steps leave up to four sums for each output.
-        let sums = (rows.min(SMALL) * (4 * widest).max(drafted)).max(rows * widest.max(drafted));
+        let sums = (rows.min(SMALL) * (4 * widest).max(drafted)).max(rows * widest.max(drafted)) + SLACK;
         let floats = |n: usize| device.alloc(4 * n);
         let (pairs, few) = (rows * s.n_expert_used, rows.min(SMALL) * s.n_expert_used);
         let packed_rows = experts::packed_rows(s, rows);

@@ -2,9 +2,7 @@
 
 use ds4_cpu::{Cpu, Options};
 use ds4_gguf::Gguf;
-use ds4_model::{
-    Backend, Batch, DraftRow, Limits, LogitRows, Model, Numerics, Result, Shape, Span, Transformer,
-};
+use ds4_model::{Backend, Batch, DraftRow, Limits, LogitRows, Model, Numerics, Result, Shape, Span, Transformer};
 use ds4_synth::{Quant, Recipe, build, preset};
 use ds4_text::Tokenizer;
 
@@ -89,8 +87,7 @@ fn lockstep<D: Backend>(
     let (file, shape) = (synthetic(&sample.recipe, sample.name)?, &sample.recipe.shape);
     let draft = sample.draft.then(|| synthetic(&sample.recipe.clone().mtp(), "draft block")).transpose()?;
     let device = open(shape, sample.limits)?;
-    let mut both =
-        Lockstep::new(cpu(shape)?, device, (&file, draft.as_ref()), sample.limits, Numerics::Stored)?;
+    let mut both = Lockstep::new(cpu(shape)?, device, (&file, draft.as_ref()), sample.limits, Numerics::Stored)?;
     let outcome = play(sample, &mut both);
     report.add(both.lines());
     let name = format!("{}: nothing is written outside the outputs", sample.name);
