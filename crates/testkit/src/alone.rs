@@ -145,7 +145,11 @@ fn states(found: &[u8], expected: &[u8]) -> Outcome {
 
 /// Steps with keys, which a device may replay, against stages submitted one by one: one sequence and eight, across the
 /// doubling of the context bucket at 128.
-pub(crate) fn replay<D: Backend>(mut devices: impl FnMut() -> Result<D>, file: &Gguf, limits: ds4_model::Limits) -> Result<Outcome> {
+pub(crate) fn replay<D: Backend>(
+    mut devices: impl FnMut() -> Result<D>,
+    file: &Gguf,
+    limits: ds4_model::Limits,
+) -> Result<Outcome> {
     let shape = Shape::from_gguf(file)?;
     let keyed = Transformer::new(devices()?, file, None, limits, Numerics::Stored)?;
     let eager = Tap::new(devices()?, &shape, Role::Look);
@@ -186,11 +190,15 @@ pub(crate) fn forward<R: Model, D: Model>(cpu: &mut Bench<R>, device: &mut Bench
     let mean = divergence.iter().sum::<f64>() / divergence.len() as f64;
     let note = format!("median relative distance {median:.1e}, worst {worst:.1e}; mean divergence {mean:.1e}");
     let close = median <= FORWARD_RELATIVE && mean <= FORWARD_DIVERGENCE;
-    Ok(if close { Ok(note) } else { Err(format!("{note}; bounds {FORWARD_RELATIVE:.0e} and {FORWARD_DIVERGENCE:.0e}")) })
+    Ok(if close {
+        Ok(note)
+    } else {
+        Err(format!("{note}; bounds {FORWARD_RELATIVE:.0e} and {FORWARD_DIVERGENCE:.0e}"))
+    })
 }
 
 /// Texts of a comparison of whole forwards.
-const FORWARDS: u32 = 4;
+const FORWARDS: u32 = 3;
 /// Random weights carry an error on without damping, and a flipped code of a cache row stays for good: the worst row says
 /// little, the middle one a lot.
 const FORWARD_RELATIVE: f64 = 5e-2;

@@ -118,7 +118,13 @@ pub(crate) fn samples(quick: bool) -> Vec<Sample> {
         let limits = Limits { context: 256, slots: 8, max_rows: 160, rewind: 8 };
         let mut recipe = preset("tiny").expect("a preset");
         recipe.seed = 3;
-        return vec![Sample { name: "tiny q2 with a draft block", recipe, draft: true, limits, script: Script::short() }];
+        return vec![Sample {
+            name: "tiny q2 with a draft block",
+            recipe,
+            draft: true,
+            limits,
+            script: Script::short(),
+        }];
     }
     let limits = Limits { context: 768, slots: 66, max_rows: 320, rewind: 8 };
     let sample = |name, recipe: Recipe| Sample { name, recipe, draft: false, limits, script: Script::edges() };

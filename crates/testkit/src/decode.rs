@@ -11,7 +11,8 @@ pub(crate) fn row(numerics: Numerics, s: &Shape, bytes: &[u8]) -> Vec<f32> {
     }
     let (codes, rest) = bytes.split_at(s.nope_dim());
     let tail = &rest[rest.len() - 2 * s.n_rot..];
-    let scaled = codes.chunks(64).zip(rest).flat_map(|(block, &e)| block.iter().map(move |&code| e4m3(code) * scale(e)));
+    let scaled =
+        codes.chunks(64).zip(rest).flat_map(|(block, &e)| block.iter().map(move |&code| e4m3(code) * scale(e)));
     let halves = tail.as_chunks::<2>().0.iter().map(|&half| f16::from_le_bytes(half).to_f32());
     scaled.chain(halves).collect()
 }

