@@ -331,7 +331,7 @@ usage: ds4 check device [OPTIONS]
 Runs synthetic models on a backend and on the CPU side by side and compares every output of every stage; then whole models on
 the backend alone: logits, bits that must be equal, states that go from device to device. Prints a table and a last line
 'N passed, N failed'.
-      --backend NAME         default cpu: one instruction set of this machine against the best one
+      --backend NAME         default cpu: the least vector instructions of this machine against its best
       --quick                one small model and few steps
       --part NAME            all (default), stages or models
   -t, --threads N            of the CPU under test

@@ -93,7 +93,7 @@ fn a_device_that_is_right_passes_the_whole_suite() {
     let trained = Gguf::open(trained.as_ref()).unwrap();
     let mut told = Vec::new();
     let scope = Scope { quick: true, part: Part::All, trained: Some(&trained) };
-    // The next best instruction set, where there are three: the portable one takes long.
+    // Not the portable one, which emulates fused multiply-adds here.
     let isa = Isa::available().into_iter().nth(1).unwrap_or(Isa::Portable);
     let report = device_suite(scope, &mut |shape, _| cpu(shape, isa), &mut |name| told.push(name.to_owned()));
     assert!(report.passed(), "{report}");
@@ -126,7 +126,7 @@ fn what_is_not_a_number_is_found() {
 #[test]
 fn codes_and_numbers_that_differ_are_found() {
     let selected = with_fault(Stage::Select, Kind::Number);
-    assert_eq!(lines(&selected), ["select selected prefill", "select selected decode"], "{selected}");
+    assert_eq!(lines(&selected), ["select selected decode", "select selected prefill"], "{selected}");
     let weights = with_fault(Stage::Route, Kind::Scale(1.01));
     assert!(lines(&weights).iter().all(|line| line.starts_with("route weights")) && !weights.passed(), "{weights}");
     // The first row of slot 0: closed once, and every later time it is a write where nothing was to be written.
