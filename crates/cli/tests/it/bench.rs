@@ -188,7 +188,9 @@ fn what_cannot_be_measured_is_refused() {
 #[test]
 fn an_interrupted_run_leaves_whole_rows() {
     let program = with_text(40_000);
-    let args = ["bench", "--prompt-file", "text.txt", "--ctx-start", "32", "--ctx-max", "8000", "--step-incr", "32"];
+    let contexts =
+        ["bench", "--prompt-file", "text.txt", "--ctx-start", "32", "--ctx-max", "8000", "--step-incr", "32"];
+    let args = [&contexts[..], &["-n", "4", "--warmup", "0"]].concat();
     let mut command = program.command(&args);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
