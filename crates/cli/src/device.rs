@@ -6,18 +6,20 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
-use ds4_cpu::Cpu;
+use ds4_cpu::{Cpu, Isa};
 use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig};
 use ds4_gguf::Gguf;
 use ds4_model::{
     Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
     Transformer, validate_draft,
 };
-use ds4_testkit::{Script, ScriptedModel};
+use ds4_testkit::{Report, Scope, Script, ScriptedModel, device_suite};
 use ds4_text::Tokenizer;
 
 use crate::config::{Backend, DEFAULT_MODEL, ModelSource, Runtime};
+use crate::failure::usage;
 use crate::file::read_text;
+use crate::flags::BACKENDS;
 use crate::{embedded, memory, terminal};
 
 /// A model file with what its metadata says; no weight has been touched.
@@ -300,6 +302,28 @@ pub(crate) fn trace(
     let span = Span { slot: 0, pos: 0, len: tokens.len() as u32, logits: LogitRows::None };
     model.forward(&Batch { tokens, spans: &[span] }, &mut [])?;
     Ok(std::mem::take(&mut model.backend_mut().probe.layers))
+}
+
+/// Examines a backend by the testkit's suite. A further one is a further arm: how it is opened for a shape and limits.
+pub(crate) fn check(
+    backend: &str,
+    scope: Scope<'_>,
+    threads: Option<usize>,
+    progress: &mut dyn FnMut(&str),
+) -> anyhow::Result<Report> {
+    match backend {
+        "cpu" => {
+            // The best instruction set is the reference. The portable one takes long where others are better: it emulates
+            // fused multiply-adds.
+            let isa = Isa::available().into_iter().nth(1).unwrap_or(Isa::Portable);
+            let options = options(Precision::Default, threads);
+            Ok(device_suite(scope, &mut |shape, _| Cpu::with_isa(shape, options, isa), progress))
+        }
+        other => {
+            let known = BACKENDS.join(", ");
+            Err(usage(format!("invalid value for --backend: {other}: this build has {known}")))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ const SHORT: &str = "\
 usage: ds4 [OPTIONS]                    chat in a terminal
        ds4 [OPTIONS] -p TEXT            answer one prompt
        ds4 [OPTIONS] < FILE             answer the prompt on standard input
-       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, logits, compare, bench, eval, kv: see ds4 COMMAND --help
+       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, logits, compare, bench, plot, eval, kv: see ds4 COMMAND
+                                        --help
 
   -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
   -p, --prompt TEXT      one prompt; - reads standard input
@@ -161,6 +162,7 @@ again.
 
 pub(crate) const CHECK: &str = "\
 usage: ds4 check KIND FILE... [OPTIONS]
+       ds4 check device [OPTIONS]       a backend against the CPU: see ds4 check device --help
        ds4 check eval [OPTIONS]         what the model can do: see ds4 check eval --help
 
 Compares this program with recorded truth; prints the first differences and a last line 'N passed, N failed'.
@@ -204,14 +206,44 @@ Prefixes that a server keeps on disk. Only rm needs the directory for itself.
 ";
 
 pub(crate) const BENCH: &str = "\
-usage: ds4 bench [-m MODEL] [OPTIONS]
+usage: ds4 bench [-m MODEL] (--prompt-file FILE | --chat-prompt-file FILE) [OPTIONS]     (also ds4-bench)
 
-Prefill and decode speed, beside the memory bandwidth of the same machine.
-      --prompt-tokens N      default 256
-      --gen-tokens N         default 32
-  -t, --threads N
-      --quality              float32 cache rows: more memory, closest to the reference
-      --json
+Speed of prefill and decode at growing contexts, as CSV: at each one the text is read up to there, then so many tokens are
+generated greedily, then the state is put back. Rows are written as they come, so an interrupted run leaves a whole table.
+TEXT
+      --prompt-file FILE       the tokens of a text as they are
+      --chat-prompt-file FILE  one user turn, answered without reasoning; -sys TEXT is its system prompt
+CONTEXTS
+      --ctx-start N            first one, default 2048
+      --ctx-max N              last one, default 32768; the text must be as long
+      --step-incr N            from one to the next, default 2048
+      --step-mul F             1..1024: more than 1 multiplies instead
+      --ctx-alloc N            tokens the cache has room for, default ctx-max + gen-tokens + 1
+RUN
+  -n, --gen-tokens N           default 128; 0 measures prefill only. The end of a turn is never generated
+      --repeat N               median of N runs, default 1
+      --warmup N               runs before the first one, default 1
+      --concurrency LIST       decode of so many copies side by side, as in 1,2,4; needs --extended
+  -t, --threads N; --quality; --prefill-chunk N: see --help runtime
+OUTPUT
+      --csv FILE               instead of standard output
+      --extended               more columns: ttft_ms, batch, agg_gen_tps, gen_p50_ms, gen_p99_ms, device_mem_bytes, power_w
+      --comments               lines '# key=value' before the header: model, device, flags, and what bounds decoding: the
+                               bytes of weights a token reads (token_bytes) and bytes a second memory gives (read_bandwidth)
+      --json FILE              all of that as an object
+      --tag TEXT               goes into comments and JSON
+      --dump-frontier-logits-dir DIR   the logits at every context, for ds4 compare
+See ds4 plot for a picture of the table.
+";
+
+pub(crate) const PLOT: &str = "\
+usage: ds4 plot FILE.csv [OPTIONS]
+
+Draws a table of ds4 bench: prefill on the left axis, generation on the right, over the context.
+  -o, --out FILE.svg           default NAME_ts.svg next to NAME.csv
+      --title TEXT
+      --width N, --height N    default 960 and 540
+      --compare FILE.csv       a second table, dashed
 ";
 
 pub(crate) const EVAL: &str = "\
@@ -291,6 +323,19 @@ OBSERVATION
       --no-metrics; --metrics-prefix ds4|vllm; --slots; --slots-debug (with texts)
       --log-level error|warn|info|debug; --log-format text|json; --log-file FILE; --no-color
       --trace FILE           everything about every request, texts included; --trace-redact; --trace-json
+";
+
+pub(crate) const CHECK_DEVICE: &str = "\
+usage: ds4 check device [OPTIONS]
+
+Runs synthetic models on a backend and on the CPU side by side and compares every output of every stage; then whole models on
+the backend alone: logits, bits that must be equal, states that go from device to device. Prints a table and a last line
+'N passed, N failed'.
+      --backend NAME         default cpu: the least vector instructions of this machine against its best
+      --quick                one small model and few steps
+      --part NAME            all (default), stages or models
+  -t, --threads N            of the CPU under test
+Exit code: 0 if everything holds, 1 if not.
 ";
 
 pub(crate) const CHECK_EVAL: &str = "\

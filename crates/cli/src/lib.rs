@@ -24,6 +24,7 @@ mod lock;
 mod logits;
 mod logprobs;
 mod memory;
+mod plot;
 mod printer;
 mod progress;
 mod quantize;
@@ -44,7 +45,7 @@ use config::{Action, Config, Surroundings};
 use flags::Flags;
 
 /// Subcommands of other parts of the family.
-const LATER: &[&str] = &["agent", "download", "doctor", "plot", "steering"];
+const LATER: &[&str] = &["agent", "download", "doctor", "steering"];
 
 /// The program of the process's arguments.
 pub fn main() -> ExitCode {
@@ -58,6 +59,7 @@ pub fn main_of(command: &str) -> ExitCode {
 
 fn start(words: Vec<OsString>) -> ExitCode {
     let name = match words.first().and_then(|word| word.to_str()) {
+        Some("bench") => "ds4-bench",
         Some("eval") => "ds4-eval",
         Some("server") => "ds4-server",
         _ => "ds4",
@@ -82,6 +84,7 @@ fn run(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
         Some("bench") => bench::main(rest, out),
         Some("eval") => eval::main(rest, out),
         Some("kv") => kv::main(rest, out),
+        Some("plot") => plot::main(rest, out),
         Some("server") => serve::main(rest, out),
         Some(name) if LATER.contains(&name) => Err(failure::usage(format!("{name} is not supported by this build"))),
         Some(name) if !name.starts_with('-') => {

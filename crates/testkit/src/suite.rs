@@ -15,58 +15,65 @@ use crate::{Lockstep, Report};
 pub struct Scope<'a> {
     /// One small model and few steps.
     pub quick: bool,
+    /// All of it, or a half.
+    pub part: Part,
     /// A trained model: its greedy tokens are those of a language, not of chance.
     pub trained: Option<&'a Gguf>,
 }
 
-/// Runs everything. `open` opens the device for models of a shape; cache rows are held as [`Numerics::Stored`]. `progress` is
-/// told what comes next. What fails is in the report, whatever it is; the rest still runs.
+/// The halves of the suite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Both.
+    #[default]
+    All,
+    /// Every stage in lockstep with the CPU.
+    Stages,
+    /// Whole models on the device alone.
+    Models,
+}
+
+/// Runs it. `open` opens the device for models of a shape; cache rows are held as [`Numerics::Stored`]. `progress` is told
+/// what comes next. What fails is in the report, whatever it is; the rest still runs.
 pub fn device_suite<D: Backend>(
     scope: Scope<'_>,
     open: &mut dyn FnMut(&Shape, Limits) -> Result<D>,
     progress: &mut dyn FnMut(&str),
 ) -> Report {
-    let mut report = stage_suite(scope, open, progress);
-    report.rules.extend(model_suite(scope, open, progress).rules);
-    report
-}
-
-/// The first half: every stage in lockstep with the CPU.
-pub fn stage_suite<D: Backend>(
-    scope: Scope<'_>,
-    open: &mut dyn FnMut(&Shape, Limits) -> Result<D>,
-    progress: &mut dyn FnMut(&str),
-) -> Report {
     let mut report = Report::default();
-    for sample in samples(scope.quick) {
-        progress(sample.name);
-        if let Err(error) = lockstep(&sample, open, &mut report) {
-            report.rule(sample.name.to_owned(), Err(error.to_string()));
+    if scope.part != Part::Models {
+        for sample in samples(scope.quick) {
+            progress(sample.name);
+            if let Err(error) = lockstep(&sample, open, &mut report) {
+                report.rule(sample.name.to_owned(), Err(error.to_string()));
+            }
         }
+    }
+    if scope.part != Part::Stages {
+        models(scope, open, progress, &mut report);
     }
     report
 }
 
-/// The second half: whole models on the device alone.
-pub fn model_suite<D: Backend>(
+/// Whole models on the device alone.
+fn models<D: Backend>(
     scope: Scope<'_>,
     open: &mut dyn FnMut(&Shape, Limits) -> Result<D>,
     progress: &mut dyn FnMut(&str),
-) -> Report {
-    let mut report = Report::default();
+    report: &mut Report,
+) {
     for (name, recipe) in alone_models(scope.quick) {
         progress(&format!("{name} alone"));
-        if let Err(error) = by_itself(name, &recipe, open, &mut report) {
+        if let Err(error) = by_itself(name, &recipe, open, report) {
             report.rule(format!("{name} alone"), Err(error.to_string()));
         }
     }
     if let Some(file) = scope.trained {
         progress("the trained model");
-        if let Err(error) = trained(file, open, &mut report) {
+        if let Err(error) = trained(file, open, report) {
             report.rule("the trained model".to_owned(), Err(error.to_string()));
         }
     }
-    report
 }
 
 fn synthetic(recipe: &Recipe, name: &str) -> Result<Gguf> {
@@ -172,7 +179,8 @@ fn by_itself<D: Backend>(
     let outcome = alone::replay(|| open(&recipe.shape, limits), &file, limits)?;
     report.rule(format!("{name}: replayed steps have the bits of eager ones"), outcome);
     let mut cpu = Bench::new(transformer(cpu(&recipe.shape)?, &file)?);
-    for prompt in [64, 300] {
+    // On both sides of the change from decode to prefill kernels.
+    for prompt in [64, 130] {
         let outcome = alone::forward(&mut cpu, &mut device, prompt)?;
         report.rule(format!("{name}: whole forwards of {prompt} tokens and decode"), outcome);
     }

@@ -1,6 +1,7 @@
 //! `ds4 check`: this program against recorded truth. Owns the command line, the counting and the report; each kind reads
-//! its own files, and `eval`, which needs none, has a command line of its own. A file that cannot be read is an error, never a pass, and so is a run without a single case.
+//! its own files; `device` and `eval`, which need none, have command lines of their own. A file that cannot be read is an error, never a pass, and so is a run without a single case.
 
+mod device;
 mod eval;
 mod logits;
 mod parse;
@@ -19,7 +20,7 @@ use serde_json::{Map, Value};
 use crate::args::{Args, Item};
 use crate::failure::{ChecksFailed, usage};
 use crate::file::read_text;
-use crate::{device, help, terminal};
+use crate::{help, terminal};
 
 /// Differences shown in full.
 const SHOWN: usize = 10;
@@ -63,6 +64,9 @@ pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     if words.next_if(|word| word == "eval").is_some() {
         return eval::main(words, out);
     }
+    if words.next_if(|word| word == "device").is_some() {
+        return device::main(words, out);
+    }
     let Some((kind, options)) = parse_args(words)? else { return terminal::show(out, help::CHECK) };
     let mut report = Report { out, passed: 0, failed: 0 };
     for file in &options.files {
@@ -93,7 +97,7 @@ fn parse_args(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<(S
                 let name = word.to_string_lossy().into_owned();
                 if !["tokenizer", "render", "parse", "logits"].contains(&name.as_str()) {
                     return Err(usage(format!(
-                        "unknown kind of check: {name}: expected tokenizer, render, parse, logits or eval"
+                        "unknown kind of check: {name}: expected tokenizer, render, parse, logits, device or eval"
                     )));
                 }
                 kind = Some(name);
@@ -108,7 +112,7 @@ fn parse_args(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<(S
             },
         }
     }
-    let kind = kind.ok_or_else(|| usage("check needs a kind: tokenizer, render, parse, logits or eval"))?;
+    let kind = kind.ok_or_else(|| usage("check needs a kind: tokenizer, render, parse, logits, device or eval"))?;
     if options.files.is_empty() {
         return Err(usage("check needs at least one file"));
     }
@@ -117,7 +121,7 @@ fn parse_args(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<(S
 
 /// The tokenizer of `-m`, or the published one.
 fn open_tokenizer(options: &Options) -> anyhow::Result<Tokenizer> {
-    device::tokenizer(options.model.as_deref())
+    crate::device::tokenizer(options.model.as_deref())
 }
 
 /// The objects of a JSON-lines file, with their line numbers.

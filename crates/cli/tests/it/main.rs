@@ -1,5 +1,6 @@
 //! The program as its users run it: a process with arguments, pipes, files and a terminal.
 
+mod bench;
 mod checks;
 mod diagnostics;
 mod eval;

@@ -85,8 +85,10 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         (&["--json", "--stream-json", "-p", "a"], "ds4: --json and --stream-json cannot be combined\n"),
         (
             &["check", "nonsense", "f"],
-            "ds4: unknown kind of check: nonsense: expected tokenizer, render, parse, logits or eval\n",
+            "ds4: unknown kind of check: nonsense: expected tokenizer, render, parse, logits, device or eval\n",
         ),
+        (&["check", "device", "--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu\n"),
+        (&["check", "device", "--part", "x"], "ds4: invalid value for --part: x: expected all, stages or models\n"),
         (&["check", "parse"], "ds4: check needs at least one file\n"),
         (&["synth"], "ds4: synth needs a file to write: ds4 synth OUT\n"),
         (
@@ -99,7 +101,7 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         ),
         (&["logits"], "ds4: logits needs --ids FILE\n"),
         (&["compare", "a"], "ds4: compare needs two files, got 1\n"),
-        (&["bench", "--frob"], "ds4: unknown option: --frob\ntry 'ds4 bench --help'\n"),
+        (&["bench", "--frob"], "ds4-bench: unknown option: --frob\ntry 'ds4 bench --help'\n"),
     ];
     for (args, message) in cases {
         let ran = program.run(args);

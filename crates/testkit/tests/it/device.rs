@@ -4,9 +4,9 @@ use bytemuck::Zeroable;
 use ds4_cpu::{Cpu, Isa, Options};
 use ds4_gguf::Gguf;
 use ds4_model::{Backend, Limits, Numerics, Probe, Probed, Result, Shape, Stage, Step, StepRow};
-use ds4_testkit::{Report, Scope, device_suite, stage_suite};
+use ds4_testkit::{Part, Report, Scope, device_suite};
 
-const QUICK: Scope<'static> = Scope { quick: true, trained: None };
+const STAGES: Scope<'static> = Scope { quick: true, part: Part::Stages, trained: None };
 
 fn cpu(shape: &Shape, isa: Isa) -> Result<Cpu> {
     Cpu::with_isa(shape, Options { threads: 2, numerics: Numerics::Stored }, isa)
@@ -63,7 +63,7 @@ impl<B: Backend> Probe<B> for Fault {
 
 fn with_fault(stage: Stage, kind: Kind) -> Report {
     let mut open = |shape: &Shape, _: Limits| Ok(Probed::new(cpu(shape, Isa::detect())?, Fault { stage, kind }));
-    stage_suite(QUICK, &mut open, &mut |_| ())
+    device_suite(STAGES, &mut open, &mut |_| ())
 }
 
 /// Failures of the lines: stage and output.
@@ -84,7 +84,7 @@ fn equal_to_the_bit(report: &Report) {
 
 #[test]
 fn the_portable_instruction_set_is_the_same_device_to_the_bit() {
-    equal_to_the_bit(&stage_suite(QUICK, &mut |shape, _| cpu(shape, Isa::Portable), &mut |_| ()));
+    equal_to_the_bit(&device_suite(STAGES, &mut |shape, _| cpu(shape, Isa::Portable), &mut |_| ()));
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn a_device_that_is_right_passes_the_whole_suite() {
     let trained = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/ds4-mini.gguf");
     let trained = Gguf::open(trained.as_ref()).unwrap();
     let mut told = Vec::new();
-    let scope = Scope { quick: true, trained: Some(&trained) };
-    // The next best instruction set, where there are three: the portable one takes long.
+    let scope = Scope { quick: true, part: Part::All, trained: Some(&trained) };
+    // Not the portable one, which emulates fused multiply-adds here.
     let isa = Isa::available().into_iter().nth(1).unwrap_or(Isa::Portable);
     let report = device_suite(scope, &mut |shape, _| cpu(shape, isa), &mut |name| told.push(name.to_owned()));
     assert!(report.passed(), "{report}");
@@ -114,4 +114,35 @@ fn a_small_error_of_one_stage_is_found_and_named() {
         let found = lines(&with_fault(stage, Kind::Scale(1.1)));
         assert!(!found.is_empty() && found.iter().all(|line| line.starts_with(name)), "{name}: {found:?}");
     }
+}
+
+#[test]
+fn what_is_not_a_number_is_found() {
+    let report = with_fault(Stage::Attend, Kind::NotANumber);
+    assert_eq!(lines(&report).len(), 2 * 3, "three kinds of attention in decode and prefill: {report}");
+    assert!(report.lines.iter().any(|line| line.worst == f64::INFINITY));
+}
+
+#[test]
+fn codes_and_numbers_that_differ_are_found() {
+    let selected = with_fault(Stage::Select, Kind::Number);
+    assert_eq!(lines(&selected), ["select selected decode", "select selected prefill"], "{selected}");
+    let weights = with_fault(Stage::Route, Kind::Scale(1.01));
+    assert!(lines(&weights).iter().all(|line| line.starts_with("route weights")) && !weights.passed(), "{weights}");
+    // The first row of slot 0: closed once, and every later time it is a write where nothing was to be written.
+    let rows = with_fault(Stage::Compress, Kind::Elsewhere);
+    assert!(lines(&rows).iter().any(|line| line.starts_with("compress rows")), "{rows}");
+    assert!(rows.rules.iter().any(|rule| !rule.ok && rule.name.contains("nothing is written outside")), "{rows}");
+}
+
+#[test]
+fn bits_that_depend_on_the_neighbours_are_found() {
+    let ulp = 1.0 + f32::EPSILON;
+    let fault = Fault { stage: Stage::Head, kind: Kind::ScaleAmong(ulp) };
+    let mut open = |shape: &Shape, _: Limits| Ok(Probed::new(cpu(shape, Isa::detect())?, fault));
+    let scope = Scope { quick: true, part: Part::Models, trained: None };
+    let report = device_suite(scope, &mut open, &mut |_| ());
+    let broken: Vec<&str> = report.rules.iter().filter(|rule| !rule.ok).map(|rule| rule.name.as_str()).collect();
+    let expected = ["tiny q2: rows of one span have the bits of rows one by one"];
+    assert_eq!(broken, expected, "{report}");
 }

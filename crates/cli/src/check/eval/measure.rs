@@ -175,8 +175,8 @@ pub(super) fn speed(options: &Options) -> anyhow::Result<Vec<Entry>> {
     let precision = if options.runtime.quality { Precision::Quality } else { Precision::Default };
     let default = Limits::default();
     let limits = Limits { context: SPEED_PROMPT + SPEED_TOKENS, slots: 1, ..default };
-    let mut model = device::load(&gguf, None, limits, precision, options.runtime.threads)?;
-    let (prefill, decode) = bench::measure(&mut *model, SPEED_PROMPT, SPEED_TOKENS)?;
+    let model = device::load(&gguf, None, limits, precision, options.runtime.threads)?;
+    let (prefill, decode) = bench::speed(model, SPEED_PROMPT, SPEED_TOKENS)?;
     let threads = device::threads(options.runtime.threads);
     let row = |name: &str, speed: f64, least: f64| Entry {
         name: name.to_owned(),
