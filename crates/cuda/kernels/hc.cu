@@ -20,7 +20,7 @@ constexpr int CHUNKS = (COLUMNS / 4 + THREADS - 1) / THREADS; // of four columns
 
 struct HcArgs {
     const StepRow* step;
-    const uint16_t* fn;   // [outputs][HC * N_EMBD] f16
+    const void* fn;       // [outputs][HC * N_EMBD] f16; hc_pre_f32, hc_head_f32: f32
     const float* scale;   // [3] or [1]
     const float* base;    // [outputs]
     const float* norm;    // [N_EMBD]
@@ -95,10 +95,10 @@ DEVICE void write_mix(const HcArgs& a, uint32_t row, const float* m) {
     for (int i = 0; i < HC * HC; ++i) mix[HC + i] = c[i];
 }
 
-template <int OUTPUTS> struct Shared {
-#if HAS_BULK
-    uint16_t fn[OUTPUTS][HC][COLUMNS];
-#endif
+// Mixing weights in f16 fit beside each other, float32 ones are read where they are.
+template <int OUTPUTS, bool WIDE> struct Shared {
+    static constexpr bool HELD = HAS_BULK && !WIDE;
+    uint16_t fn[HELD ? OUTPUTS : 1][HC][HELD ? COLUMNS : 8];
     float warps[OUTPUTS + 1][THREADS / 32];
     float partial[2][32];  // this part's sums: of the products, then of the collapsed row
     float m[32];
@@ -106,27 +106,27 @@ template <int OUTPUTS> struct Shared {
 };
 
 // The mixing weights of this part's columns, on their way to shared memory where they fit.
-template <int OUTPUTS> DEVICE void fetch_fn(const HcArgs& a, Shared<OUTPUTS>& s) {
-#if HAS_BULK
+template <int OUTPUTS, bool WIDE> DEVICE void fetch_fn(const HcArgs& a, Shared<OUTPUTS, WIDE>& s) {
+    if (!Shared<OUTPUTS, WIDE>::HELD) return;
     constexpr uint32_t eighths = COLUMNS / 8;
     for (uint32_t i = threadIdx.x; i < OUTPUTS * HC * eighths; i += THREADS) {
         const uint32_t e = i % eighths, h = i / eighths % HC, o = i / (eighths * HC);
-        cp_async16(&s.fn[o][h][8 * e], a.fn + size_t(o) * HC * N_EMBD + h * N_EMBD + part() * COLUMNS + 8 * e);
+        cp_async16(&s.fn[o][h][8 * e], static_cast<const uint16_t*>(a.fn) + size_t(o) * HC * N_EMBD + h * N_EMBD + part() * COLUMNS + 8 * e);
     }
     cp_async_commit();
-#endif
 }
-template <int OUTPUTS> DEVICE const uint16_t* fn_at(const HcArgs& a, const Shared<OUTPUTS>& s, int o, int h, uint32_t d) {
-#if HAS_BULK
-    return &s.fn[o][h][d];
-#else
-    return a.fn + size_t(o) * HC * N_EMBD + h * N_EMBD + d;
-#endif
+// Four weights of output `o`, from column `d` of this part.
+template <int OUTPUTS, bool WIDE> DEVICE float4 fn_at(const HcArgs& a, const Shared<OUTPUTS, WIDE>& s, int o, int h, uint32_t d) {
+    const size_t at = size_t(o) * HC * N_EMBD + h * N_EMBD + part() * COLUMNS + d;
+    if (WIDE) return *reinterpret_cast<const float4*>(static_cast<const float*>(a.fn) + at);
+    const uint16_t* from = Shared<OUTPUTS, WIDE>::HELD ? &s.fn[o][h][d] : static_cast<const uint16_t*>(a.fn) + at;
+    const uint2 w = *reinterpret_cast<const uint2*>(from);
+    return {f16_lo(w.x), f16_hi(w.x), f16_lo(w.y), f16_hi(w.y)};
 }
 
-template <int OUTPUTS> DEVICE void hc(const HcArgs& a) {
+template <int OUTPUTS, bool WIDE> DEVICE void hc(const HcArgs& a) {
     extern __shared__ __align__(16) uint8_t bytes[];
-    Shared<OUTPUTS>& s = *reinterpret_cast<Shared<OUTPUTS>*>(bytes);
+    Shared<OUTPUTS, WIDE>& s = *reinterpret_cast<Shared<OUTPUTS, WIDE>*>(bytes);
     fetch_fn(a, s);
     pdl_trigger();
     pdl_wait();
@@ -149,8 +149,8 @@ template <int OUTPUTS> DEVICE void hc(const HcArgs& a) {
                 if (d >= COLUMNS) continue;
 #pragma unroll
                 for (int o = 0; o < OUTPUTS; ++o) {
-                    const uint2 w = *reinterpret_cast<const uint2*>(fn_at(a, s, o, h, d));
-                    sums[o] += x.x * f16_lo(w.x) + x.y * f16_hi(w.x) + x.z * f16_lo(w.y) + x.w * f16_hi(w.y);
+                    const float4 w = fn_at(a, s, o, h, d);
+                    sums[o] += x.x * w.x + x.y * w.y + x.z * w.z + x.w * w.w;
                 }
             }
         }
@@ -212,8 +212,10 @@ template <int OUTPUTS> DEVICE void hc(const HcArgs& a) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) hc_pre(const HcArgs a) { hc<HC + MIX>(a); }
-extern "C" __global__ void __launch_bounds__(THREADS) hc_head(const HcArgs a) { hc<HC>(a); }
+extern "C" __global__ void __launch_bounds__(THREADS) hc_pre(const HcArgs a) { hc<HC + MIX, false>(a); }
+extern "C" __global__ void __launch_bounds__(THREADS) hc_head(const HcArgs a) { hc<HC, false>(a); }
+extern "C" __global__ void __launch_bounds__(THREADS) hc_pre_f32(const HcArgs a) { hc<HC + MIX, true>(a); }
+extern "C" __global__ void __launch_bounds__(THREADS) hc_head_f32(const HcArgs a) { hc<HC, true>(a); }
 
 // Post step of long steps: X'[b] = post_b y + sum_a C[a][b] X[a].   grid: rows
 struct HcPostArgs {

@@ -81,7 +81,7 @@ impl<'a> Product<'a> {
 /// Type, outputs and inputs of a tiled weight.
 pub(crate) fn tiles(w: &Weight) -> (DType, usize, usize) {
     match w.layout {
-        Layout::Tiles { dtype, k, m } => (dtype, m, k),
+        Layout::Tiles { dtype, k, m, .. } => (dtype, m, k),
         other => unreachable!("a product with {other:?}: the class decides the layout"),
     }
 }

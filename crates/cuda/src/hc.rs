@@ -6,7 +6,7 @@ use ds4_model::{HC, HeadWeights, HyperConnection, Result, Step};
 use crate::backend::Cuda;
 use crate::device::Buffer;
 use crate::launch::Grid;
-use crate::weight::Weight;
+use crate::weight::{Layout, Weight};
 
 /// Post weights and Sinkhorn matrix of one row.
 pub(crate) const MIX: usize = HC + HC * HC;
@@ -65,7 +65,7 @@ pub(crate) fn pre(
         mix: mix.ptr(),
         ..common(cuda, step)
     };
-    collapse(cuda, "hc_pre", HC + MIX, args)
+    collapse(cuda, &w.mix, ["hc_pre", "hc_pre_f32"], HC + MIX, args)
 }
 
 /// Collapsed and normed rows of the logits that are wanted: `x [logits][n_embd]`.
@@ -86,7 +86,7 @@ pub(crate) fn head(
         x,
         ..common(cuda, step)
     };
-    collapse(cuda, "hc_head", HC, args)
+    collapse(cuda, &w.mix, ["hc_head", "hc_head_f32"], HC, args)
 }
 
 /// `X'[b] = post_b y + sum_a C[a][b] X[a]` for every row.
@@ -106,12 +106,14 @@ fn common(cuda: &Cuda, step: &Step<Buffer>) -> HcArgs {
     }
 }
 
-fn collapse(cuda: &mut Cuda, name: &str, outputs: usize, args: HcArgs) -> Result<()> {
+/// `names` are the kernels for float16 and float32 mixing weights.
+fn collapse(cuda: &mut Cuda, fn_w: &Weight, names: [&str; 2], outputs: usize, args: HcArgs) -> Result<()> {
+    let wide = fn_w.layout == Layout::Values;
     let parts = if cuda.device.capability.0 < 9 { 1 } else { PARTS };
     // Two blocks of a multiprocessor at a time; short steps have a group for each row.
     let groups = args.n.min((2 * cuda.device.sms / parts).max(1));
-    let weights = if parts == 1 { 0 } else { 2 * outputs * HC * cuda.shape.n_embd / parts as usize };
+    let weights = if parts == 1 || wide { 2 * HC * 8 } else { 2 * outputs * HC * cuda.shape.n_embd / parts as usize };
     let shared = weights + 4 * (outputs + 1) * (THREADS / 32) as usize + 2 * 4 * 32 + 4 * 32 + 4 * 8 + 64;
     let grid = Grid { cluster: parts, ..Grid::new(parts * groups, 1, THREADS).shared(shared) };
-    cuda.launch(name, grid, &HcArgs { groups, ..args })
+    cuda.launch(names[usize::from(wide)], grid, &HcArgs { groups, ..args })
 }

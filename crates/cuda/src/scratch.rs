@@ -53,7 +53,7 @@ impl Scratch {
         let rows = limits.max_rows as usize;
         // Compressed layers with an indexer have most products of the attention input.
         let projected = s.q_lora_dim + s.head_dim + 4 * s.head_dim + 4 * s.index_dim + s.n_index_head;
-        let routed = s.n_expert + 2 * s.ff_dim;
+        let routed = 2 * s.n_expert + 2 * s.ff_dim;
         let drafted = if draft { HC * s.n_embd } else { 0 };
         let widest = projected.max(routed);
         // Short steps leave up to four sums for each output.

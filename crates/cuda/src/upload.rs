@@ -6,8 +6,9 @@ use std::thread;
 
 use bytemuck::{Pod, Zeroable};
 use cudarc::driver::result;
-use ds4_gguf::{DType, Tensor, dequant};
+use ds4_gguf::{DType, Dims, Tensor, dequant};
 use ds4_model::{Class, Result};
+use half::f16;
 
 use crate::backend::Cuda;
 use crate::device::{Buffer, Device, Event, Pinned};
@@ -76,7 +77,9 @@ impl Cuda {
         match class {
             Class::HashTable => self.upload_raw(tensor, Layout::Ids),
             Class::Embedding | Class::HcFn if tensor.dtype == DType::F16 => self.upload_raw(tensor, Layout::Rows),
+            Class::HcFn if tensor.dtype == DType::F32 => self.upload_values(tensor),
             Class::Embedding | Class::HcFn => refuse("F16"),
+            Class::Router if tensor.dtype == DType::F32 && tensor.n_in().is_multiple_of(64) => self.upload_twin(tensor),
             Class::Norm | Class::HcScale | Class::HcBase | Class::Sinks | Class::RouterBias | Class::CompressorApe => {
                 self.upload_values(tensor)
             }
@@ -91,8 +94,8 @@ impl Cuda {
             },
             _ => match tensor.dtype {
                 DType::Q8_0 | DType::F16 if tensor.n_in().is_multiple_of(64) => {
-                    let layout = Layout::Tiles { dtype: tensor.dtype, k: tensor.n_in(), m: tensor.n_rows() };
-                    self.upload_tiles(tensor, layout)
+                    let (k, m) = (tensor.n_in(), tensor.n_rows());
+                    self.upload_tiles(tensor, Layout::Tiles { dtype: tensor.dtype, k, m, twin: false })
                 }
                 _ => refuse("Q8_0 or F16, inputs a multiple of 64"),
             },
@@ -107,6 +110,30 @@ impl Cuda {
         let data = self.device.alloc(4 * values.len())?;
         self.device.write(&data, 0, bytemuck::cast_slice(&values))?;
         Ok(Weight { data, layout: Layout::Values })
+    }
+
+    /// A float32 matrix as two of float16: values and what they leave, one below the other.
+    fn upload_twin(&mut self, tensor: &Tensor) -> Result<Weight> {
+        let (k, m) = (tensor.n_in(), tensor.n_rows());
+        let padded = m.next_multiple_of(TILE_ROWS);
+        let mut halves = vec![f16::ZERO; 2 * padded * k];
+        let mut values = vec![0f32; k];
+        let (high, low) = halves.split_at_mut(padded * k);
+        for (row, (high, low)) in high.chunks_mut(k).zip(low.chunks_mut(k)).take(m).enumerate() {
+            dequant::row(tensor.dtype, tensor.row(row), &mut values);
+            for ((value, high), low) in values.iter().zip(high).zip(low) {
+                *high = f16::from_f32(*value);
+                *low = f16::from_f32(value - high.to_f32());
+            }
+        }
+        let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+        let tensor = Tensor {
+            dtype: DType::F16,
+            dims: Dims::new(&[k as u64, 2 * padded as u64]).expect("two dimensions"),
+            data: bytes.into(),
+            ..tensor.clone()
+        };
+        self.upload_tiles(&tensor, Layout::Tiles { dtype: DType::F16, k, m, twin: true })
     }
 
     fn upload_raw(&mut self, tensor: &Tensor, layout: Layout) -> Result<Weight> {

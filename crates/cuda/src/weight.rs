@@ -28,6 +28,8 @@ pub(crate) enum Layout {
         k: usize,
         /// Outputs.
         m: usize,
+        /// Below the outputs' rows, padded to whole tiles, stand those of what float16 leaves of a float32 matrix.
+        twin: bool,
     },
     /// Tiles of 16 rows and 256 inputs, expert after expert.
     Experts {

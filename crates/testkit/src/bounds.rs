@@ -57,6 +57,8 @@ pub(crate) fn of(line: &StageLine) -> Bound {
         (Stage::Project, "window") | (Stage::Compress, "rows") => Bound { relative: ROW, codes: CODES, ids: 0.0 },
         (Stage::Query, "index") | (Stage::Compress, "index_rows") => Bound { relative: GRID, codes: CODES, ids: 0.0 },
         (Stage::Route, "ids") => Bound { relative: 0.0, codes: 0.0, ids },
+        // A row has as many values as there are indexer heads, two in the smallest model: both may be near zero.
+        (Stage::Project, "index_weights") => Bound { relative: 10.0 * dense, codes: 0.0, ids: 0.0 },
         _ => Bound { relative: dense, codes: 0.0, ids: 0.0 },
     }
 }

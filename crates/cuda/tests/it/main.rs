@@ -3,14 +3,16 @@
 
 use ds4_cuda::{Cuda, Options};
 use ds4_model::{Limits, Shape};
-use ds4_testkit::{Report, Scope, model_suite, stage_suite};
+use ds4_testkit::{Part, Scope, device_suite};
 
 fn open(shape: &Shape, limits: Limits) -> ds4_model::Result<Cuda> {
     let cache = std::env::temp_dir().join("ds4-cuda-tests");
     Cuda::new(shape, limits, true, Options { cache: Some(cache), ..Options::default() })
 }
 
-fn judge(report: &Report) {
+fn passes(part: Part) {
+    let scope = Scope { part, ..Scope::default() };
+    let report = device_suite(scope, &mut open, &mut |what| eprintln!("{what}"));
     eprintln!("{report}");
     assert!(report.failures().is_empty(), "{:?}", report.failures());
 }
@@ -18,13 +20,13 @@ fn judge(report: &Report) {
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn every_stage_agrees_with_the_cpu() {
-    judge(&stage_suite(Scope::default(), &mut open, &mut |what| eprintln!("{what}")));
+    passes(Part::Stages);
 }
 
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn whole_models_agree_with_the_cpu_and_with_themselves() {
-    judge(&model_suite(Scope::default(), &mut open, &mut |what| eprintln!("{what}")));
+    passes(Part::Models);
 }
 
 /// What a published file needs, and the model inside the program.
