@@ -6,6 +6,7 @@
 
 mod attention;
 mod backend;
+mod clock;
 mod compressor;
 mod dense;
 mod device;
@@ -27,6 +28,7 @@ mod upload;
 mod weight;
 
 pub use backend::{Cuda, Options, load};
+pub use clock::StageClock;
 pub use device::Buffer;
 pub use program::check;
 pub use upload::Progress;
