@@ -7,7 +7,7 @@ use ds4_model::{HC, Limits, Result, Shape};
 use crate::backend::SMALL;
 use crate::dense::packed_bytes;
 use crate::device::{Buffer, Device};
-use crate::{attention, experts, gemm, indexer};
+use crate::{attention, experts, gemm, hc, indexer};
 
 /// Floats that alignment between sums can cost.
 const SLACK: usize = 64;
@@ -19,6 +19,8 @@ pub(crate) struct Scratch {
     pub(crate) sums: Buffer,
     /// Attention's output between its two products, `[rows][n_out_group * out_lora_dim]`.
     pub(crate) low: Buffer,
+    /// Sums of the mixing products.
+    pub(crate) partial: Buffer,
     /// What a sublayer adds to the streams, `[rows][n_embd]`.
     pub(crate) y: Buffer,
     /// Rows of a product of few rows, packed.
@@ -68,6 +70,7 @@ impl Scratch {
         Ok(Scratch {
             sums: floats(sums)?,
             low: floats(rows * (s.n_out_group * s.out_lora_dim).max(s.n_embd))?,
+            partial: floats(hc::partial_floats(s.n_embd, rows))?,
             y: floats(rows * s.n_embd)?,
             packed_rows: device.alloc(dense_packed.max(2 * packed_rows * s.n_embd))?,
             mid: device.alloc((4 * few * s.ff_dim).max(2 * packed_rows * s.ff_dim))?,
