@@ -37,8 +37,6 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     /// Told of bytes of weights as they reach the card.
     pub progress: Option<Progress>,
-    /// experiment
-    pub defines: Vec<String>,
     /// Run every step kernel by kernel, replay nothing.
     pub eager: bool,
 }
@@ -83,7 +81,7 @@ impl Cuda {
     pub fn new(shape: &Shape, limits: Limits, draft: bool, options: Options) -> Result<Cuda> {
         let device = Device::open(options.device)?;
         check_shape(&device, shape)?;
-        let program = Program::load(&device, shape, &options.defines, options.cache.as_deref())?;
+        let program = Program::load(&device, shape, options.cache.as_deref())?;
         let scratch = Scratch::new(&device, shape, limits, draft)?;
         let tables = RopeTables::new(shape);
         let iq2_grid = device.alloc(size_of_val(&IQ2_XXS_GRID))?;

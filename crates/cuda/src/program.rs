@@ -189,14 +189,13 @@ fn architecture((major, minor): (u32, u32)) -> String {
 
 impl Program {
     /// Compiles, or takes from `cache`, and loads every kernel.
-    pub(crate) fn load(device: &Arc<Device>, shape: &Shape, extra: &[String], cache: Option<&Path>) -> Result<Program> {
+    pub(crate) fn load(device: &Arc<Device>, shape: &Shape, cache: Option<&Path>) -> Result<Program> {
         let mut options = vec![
             format!("--gpu-architecture={}", architecture(device.capability)),
             "--std=c++17".to_owned(),
             "-default-device".to_owned(),
         ];
         options.extend(defines(shape));
-        options.extend(extra.iter().cloned());
         let fail = |what: String| device.error(what);
         let images: Vec<std::result::Result<Vec<u8>, String>> = thread::scope(|scope| {
             let workers: Vec<_> = SOURCES.iter().map(|source| scope.spawn(|| image(source, &options, cache))).collect();
