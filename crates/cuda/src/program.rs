@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::thread;
 
 use cudarc::driver::{result, sys};
@@ -14,6 +14,7 @@ use cudarc::nvrtc;
 use ds4_model::{Error, Result, Shape};
 use sha2::{Digest, Sha256};
 
+use crate::backend::Notice;
 use crate::device::Device;
 
 /// A kernel of a loaded program.
@@ -176,7 +177,12 @@ fn architecture((major, minor): (u32, u32)) -> String {
 
 impl Program {
     /// Compiles, or takes from `cache`, and loads every kernel.
-    pub(crate) fn load(device: &Arc<Device>, shape: &Shape, cache: Option<&Path>) -> Result<Program> {
+    pub(crate) fn load(
+        device: &Arc<Device>,
+        shape: &Shape,
+        cache: Option<&Path>,
+        notice: Option<&Notice>,
+    ) -> Result<Program> {
         let mut options = vec![
             format!("--gpu-architecture={}", architecture(device.capability)),
             "--std=c++17".to_owned(),
@@ -184,8 +190,15 @@ impl Program {
         ];
         options.extend(defines(shape));
         let fail = |what: String| device.error(what);
+        let first = Once::new();
+        let compiling = || {
+            let once = if cache.is_some() { ", once" } else { "" };
+            let tell = |told: &Notice| told(&format!("compiling kernels for {}{once}", device.name));
+            first.call_once(|| notice.into_iter().for_each(tell));
+        };
         let images: Vec<std::result::Result<Vec<u8>, String>> = thread::scope(|scope| {
-            let workers: Vec<_> = SOURCES.iter().map(|source| scope.spawn(|| image(source, &options, cache))).collect();
+            let workers: Vec<_> =
+                SOURCES.iter().map(|source| scope.spawn(|| image(source, &options, cache, &compiling))).collect();
             workers.into_iter().map(|w| w.join().expect("a compiler thread does not panic")).collect()
         });
         device.bind()?;
@@ -236,10 +249,24 @@ impl Drop for Program {
     }
 }
 
-/// Machine code of a file, from the cache or fresh. A cache that cannot be used is not an error.
-fn image(source: &Source, options: &[String], cache: Option<&Path>) -> std::result::Result<Vec<u8>, String> {
+/// Whether NVRTC is there.
+pub(crate) fn has_compiler() -> bool {
     // SAFETY: looks for a library by name; nothing runs.
-    let compiler = unsafe { nvrtc::sys::is_culib_present() };
+    unsafe { nvrtc::sys::is_culib_present() }
+}
+
+/// What to do where it is not.
+pub(crate) const NO_COMPILER: &str = "NVRTC, the run-time compiler of CUDA, is not there: install the CUDA toolkit, or `pip \
+    install nvidia-cuda-nvrtc` and add its lib folder to LD_LIBRARY_PATH, or use --cpu";
+
+/// Machine code of a file, from the cache or fresh. A cache that cannot be used is not an error.
+fn image(
+    source: &Source,
+    options: &[String],
+    cache: Option<&Path>,
+    compiling: &(dyn Fn() + Sync),
+) -> std::result::Result<Vec<u8>, String> {
+    let compiler = has_compiler();
     let version = if compiler { version() } else { (0, 0) };
     let path = cache.map(|cache| cache.join(format!("{}-{}.cubin", source.name, key(source, options, version))));
     if let Some(image) =
@@ -248,10 +275,9 @@ fn image(source: &Source, options: &[String], cache: Option<&Path>) -> std::resu
         return Ok(image);
     }
     if !compiler {
-        return Err("NVRTC, the run-time compiler of CUDA, is not there: install the CUDA toolkit, or `pip install \
-                    nvidia-cuda-nvrtc` and add its lib folder to LD_LIBRARY_PATH"
-            .to_owned());
+        return Err(NO_COMPILER.to_owned());
     }
+    compiling();
     let image = compile(source, options)?;
     if let Some(path) = path {
         store(&path, &image);
@@ -343,9 +369,8 @@ fn compile(source: &Source, options: &[String]) -> std::result::Result<Vec<u8>, 
 /// No NVRTC, or its messages.
 pub fn check(architecture: &str, shape: &Shape) -> Result<usize> {
     let fail = |what: String| Error::Device { device: architecture.to_owned(), what };
-    // SAFETY: looks for a library by name; nothing runs.
-    if !unsafe { nvrtc::sys::is_culib_present() } {
-        return Err(fail("NVRTC is not there".to_owned()));
+    if !has_compiler() {
+        return Err(fail(NO_COMPILER.to_owned()));
     }
     let mut options =
         vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned(), "-default-device".to_owned()];

@@ -19,6 +19,8 @@ use crate::weight::{Layout, TILE_ROWS, Weight, tile, tile_bytes};
 const PIECE: usize = 64 << 20;
 /// Pieces under way.
 const IN_FLIGHT: usize = 3;
+/// Memory of the card for them.
+pub(crate) const STAGING: usize = IN_FLIGHT * PIECE;
 /// Threads that read the file.
 const READERS: usize = 8;
 
