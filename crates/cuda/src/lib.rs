@@ -6,6 +6,7 @@
 
 mod attention;
 mod backend;
+mod clock;
 mod compressor;
 mod dense;
 mod device;
@@ -28,6 +29,7 @@ mod upload;
 mod weight;
 
 pub use backend::{Cuda, Notice, Options, load};
+pub use clock::StageClock;
 pub use device::{Buffer, Card, available, free_memory, has_cards};
 pub use plan::plan;
 pub use program::check;

@@ -114,6 +114,7 @@ const SOURCES: &[Source] = &[
     dense!("dense_low", "(N_GROUP*O_LORA)"),
     dense!("dense_ff", "FF"),
     source!("embed.cu", ["embed"]),
+    source!("hold.cu", ["hold"]),
     source!("hc.cu", ["hc_pre", "hc_head", "hc_pre_f32", "hc_head_f32", "hc_post"]),
     source!("project.cu", ["project_finish"]),
     source!("query.cu", ["query_finish"]),
