@@ -394,3 +394,51 @@ pub fn check(architecture: &str, shape: &Shape) -> Result<usize> {
     })
     .map_err(fail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRONG: Source = Source {
+        name: "wrong.cu",
+        text: "extern \"C\" __global__ void wrong(float* out) {\n    out[threadIdx.x] = unheard_of;\n}\n",
+        defines: &[],
+        kernels: &["wrong"],
+    };
+
+    #[test]
+    #[ignore = "needs NVRTC, which .ci/run installs"]
+    fn text_that_does_not_compile_is_named_with_what_nvrtc_says() {
+        let error = compile(&WRONG, &["--gpu-architecture=sm_80".to_owned()]).expect_err("no such name");
+        assert!(error.starts_with("wrong.cu: ") && error.contains("wrong.cu(2)"), "{error}");
+        assert!(error.contains("unheard_of"), "{error}");
+    }
+
+    #[test]
+    fn kernels_are_kept_under_all_that_they_depend_on() {
+        let (one, other) = (&SOURCES[0], &SOURCES[1]);
+        let options = |flag: &str| vec![flag.to_owned()];
+        let of = |source: &Source, flag: &str, version| key(source, &options(flag), version);
+        let key = of(one, "-DA=1", (13, 0));
+        assert_eq!(key, of(one, "-DA=1", (13, 0)));
+        for different in [of(other, "-DA=1", (13, 0)), of(one, "-DA=2", (13, 0)), of(one, "-DA=1", (13, 1))] {
+            assert_ne!(key, different);
+        }
+    }
+
+    #[test]
+    fn what_a_cache_holds_needs_no_compiler_unless_it_is_torn() {
+        let folder = std::env::temp_dir().join(format!("ds4-cuda-cache-{}", std::process::id()));
+        let options = vec!["--gpu-architecture=sm_80".to_owned()];
+        let version = if has_compiler() { version() } else { (0, 0) };
+        let path = folder.join(format!("{}-{}.cubin", WRONG.name, key(&WRONG, &options, version)));
+        store(&path, b"\x7fELF and so on");
+        let told = AtomicUsize::new(0);
+        let from_cache = || image(&WRONG, &options, Some(&folder), &|| drop(told.fetch_add(1, Ordering::Relaxed)));
+        assert_eq!(from_cache(), Ok(b"\x7fELF and so on".to_vec()));
+        assert_eq!(told.load(Ordering::Relaxed), 0);
+        store(&path, b"torn");
+        assert!(from_cache().is_err(), "the text is wrong, or there is no compiler");
+        fs::remove_dir_all(&folder).expect("the folder was made");
+    }
+}
