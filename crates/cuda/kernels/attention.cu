@@ -57,12 +57,12 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     SplitShared& sh = *reinterpret_cast<SplitShared*>(memory);
     const uint32_t tid = threadIdx.x, warp = tid / 32, g = lane_id() / 4, t = lane_id() % 4;
     const uint32_t row = a.first_row + blockIdx.z, head0 = HEADS * blockIdx.y;
-    pdl_trigger();
     const View v = view_of(a.step[row], a.ratio); // the step comes from the host: no kernel writes it
     const uint32_t per_chunk = chunk_rows(v.total);
     const uint32_t first = blockIdx.x * a.chunks_per_part * per_chunk;
     const uint32_t last = min(v.total, first + a.chunks_per_part * per_chunk);
     pdl_wait();
+    pdl_trigger();
     if (first >= v.total) return;
 
     uint32_t place[4];
@@ -183,7 +183,6 @@ extern "C" __global__ __launch_bounds__(256) void attend_combine(const AttendArg
     __shared__ float2 stats[MAX_PARTS], inner[MAX_PARTS], outer[MAX_PARTS];
     const uint32_t tid = threadIdx.x, head = blockIdx.x / 2, column = 256 * (blockIdx.x % 2) + tid;
     const uint32_t row = a.first_row + blockIdx.y;
-    pdl_trigger();
     const StepRow step = a.step[row];
     const uint32_t rows = view_of(step, a.ratio).total;
     const uint32_t per_part = a.chunks_per_part * chunk_rows(rows), parts = (rows + per_part - 1) / per_part;
@@ -192,6 +191,7 @@ extern "C" __global__ __launch_bounds__(256) void attend_combine(const AttendArg
     if (column >= NOPE) quadrant_angle(a.frequencies[(column - NOPE) / 2], step.pos, sine, cosine);
     const float sink = a.sinks[head] * LOG2E;
     pdl_wait();
+    pdl_trigger();
     const size_t at = size_t(blockIdx.y) * a.part_stride * N_HEAD + head;
     if (tid < parts) stats[tid] = *reinterpret_cast<const float2*>(a.stats + 2 * (at + tid * N_HEAD));
     float values[MAX_PARTS];

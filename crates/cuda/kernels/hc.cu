@@ -1,82 +1,180 @@
 // hc_pre: collapse of the hyper-connection streams, the sublayer's norm, and what its post step needs (docs/model.md).
 //   m = rms(streams) . fn (24 outputs over HC * N_EMBD); pre = sigmoid + eps, post = 2 sigmoid, C = Sinkhorn(softmax)
 //   x = norm(sum_h pre_h X[h])
-// hc_head: the same with the pre weights alone, for rows that want logits.
+// The head does the same with the pre weights alone, for rows that want logits.
 //
-// PARTS CTAs share a row (a cluster where there are clusters): each holds N_EMBD / PARTS columns of all streams, and the
-// mixing weights of those columns in shared memory, which it fetches before it waits for the streams. Sums go through
-// distributed shared memory in a fixed order, so a row's bits do not depend on its neighbours.
-//   grid: PARTS x row groups; a cluster walks the rows group, group + groups, ...
+// Two kernels: products, which leave partial sums [row][parts][32] (the outputs, then the sum of squares), and the collapse of a
+// row by one CTA. Products of few rows are cut in parts of 128 columns, so that a row's bits do not depend on its neighbours;
+// those of many rows go through the tensor cores, eight rows a CTA.
 #include "common.cuh"
 
-#if HAS_BULK
-constexpr int PARTS = 8;
-#else
-constexpr int PARTS = 1;
-#endif
-constexpr int COLUMNS = N_EMBD / PARTS; // of each stream, in one CTA
-constexpr int THREADS = 128;
-constexpr int CHUNKS = (COLUMNS / 4 + THREADS - 1) / THREADS; // of four columns a thread
+constexpr int COLUMNS = 128;               // of each stream, in a part
+constexpr int PARTS = N_EMBD / COLUMNS;
+constexpr int PARTIAL = 32;                // floats of a part
+static_assert(N_EMBD % COLUMNS == 0, "whole parts");
 
 struct HcArgs {
     const StepRow* step;
-    const void* fn;       // [outputs][HC * N_EMBD] f16; hc_pre_f32, hc_head_f32: f32
+    const void* fn;       // [outputs][HC * N_EMBD] f16; kernels that end in f32: float32
     const float* scale;   // [3] or [1]
     const float* base;    // [outputs]
     const float* norm;    // [N_EMBD]
     const float* streams; // [rows][HC][N_EMBD]
-    float* x;             // [rows][N_EMBD]; hc_head: [logit row][N_EMBD]
+    float* partial;       // [rows][parts][PARTIAL]
+    float* x;             // [rows][N_EMBD]; head: [logit row][N_EMBD]
     float* mix;           // [rows][MIX]
-    uint32_t n, groups, sinkhorn_iters;
+    uint32_t n, parts, sinkhorn_iters;
     float rms_eps, hc_eps;
     uint32_t pad;
 };
-static_assert(sizeof(HcArgs) == 88, "mirrored in hc.rs");
+static_assert(sizeof(HcArgs) == 96, "mirrored in hc.rs");
 
-#if HAS_BULK
-DEVICE uint32_t part() {
-    uint32_t r;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+// Sums over the warp of 32 values a lane: lane l gets the sum of value l. Half of the values change hands in each round.
+template <int D> DEVICE void halve(float (&v)[32]) {
+    const bool upper = lane_id() & D;
+#pragma unroll
+    for (int i = 0; i < D; ++i) {
+        const float give = upper ? v[i] : v[i + D], hold = upper ? v[i + D] : v[i];
+        v[i] = hold + __shfl_xor_sync(0xffffffffu, give, D);
+    }
+}
+DEVICE float transposed_sum(float (&v)[32]) {
+    halve<16>(v);
+    halve<8>(v);
+    halve<4>(v);
+    halve<2>(v);
+    halve<1>(v);
+    return v[0];
+}
+
+// Products of one row and 128 columns: 64 threads, eight columns of a stream each.   grid: (PARTS, rows)
+template <int OUTPUTS, bool WIDE> DEVICE void products(const HcArgs& a) {
+    __shared__ float sums[PARTIAL];
+    const uint32_t row = blockIdx.y, at = threadIdx.x / 16 * N_EMBD + blockIdx.x * COLUMNS + threadIdx.x % 16 * 8;
+    uint4 w[WIDE ? 1 : OUTPUTS];
+    if (!WIDE) {
+#pragma unroll
+        for (int o = 0; o < OUTPUTS; ++o)
+            w[o] = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(a.fn) + size_t(o) * HC * N_EMBD + at);
+    }
+    pdl_wait();
+    pdl_trigger();
+    if (OUTPUTS == HC && a.step[row].logits == NO_LOGITS) return;
+    const float4* from = reinterpret_cast<const float4*>(a.streams + size_t(row) * HC * N_EMBD + at);
+    const float4 x0 = from[0], x1 = from[1];
+    float v[32] = {};
+#pragma unroll
+    for (int o = 0; o < OUTPUTS; ++o) {
+        if (WIDE) {
+            const float4* f = reinterpret_cast<const float4*>(static_cast<const float*>(a.fn) + size_t(o) * HC * N_EMBD + at);
+            const float4 f0 = f[0], f1 = f[1];
+            v[o] = x0.x * f0.x + x0.y * f0.y + x0.z * f0.z + x0.w * f0.w + (x1.x * f1.x + x1.y * f1.y + x1.z * f1.z + x1.w * f1.w);
+        } else {
+            const uint4 f = w[WIDE ? 0 : o];
+            v[o] = x0.x * f16_lo(f.x) + x0.y * f16_hi(f.x) + x0.z * f16_lo(f.y) + x0.w * f16_hi(f.y) +
+                   (x1.x * f16_lo(f.z) + x1.y * f16_hi(f.z) + x1.z * f16_lo(f.w) + x1.w * f16_hi(f.w));
+        }
+    }
+    v[OUTPUTS] = x0.x * x0.x + x0.y * x0.y + x0.z * x0.z + x0.w * x0.w + (x1.x * x1.x + x1.y * x1.y + x1.z * x1.z + x1.w * x1.w);
+    const float sum = transposed_sum(v);
+    if (threadIdx.x >= 32) sums[lane_id()] = sum;
+    __syncthreads();
+    if (threadIdx.x < 32) a.partial[(size_t(row) * PARTS + blockIdx.x) * PARTIAL + threadIdx.x] = sum + sums[threadIdx.x];
+}
+extern "C" __global__ void __launch_bounds__(64) hc_products(const HcArgs a) { products<HC + MIX, false>(a); }
+extern "C" __global__ void __launch_bounds__(64) hc_products_f32(const HcArgs a) { products<HC + MIX, true>(a); }
+extern "C" __global__ void __launch_bounds__(64) hc_head_products(const HcArgs a) { products<HC, false>(a); }
+extern "C" __global__ void __launch_bounds__(64) hc_head_products_f32(const HcArgs a) { products<HC, true>(a); }
+
+// Products of eight rows: sixteen warps share k; hi and lo of a row's values stand in neighbouring columns of the tile.
+//   grid: ceil(rows / 8), 512 threads
+extern "C" __global__ void __launch_bounds__(512) hc_products_rows(const HcArgs a) {
+    constexpr int ROWS = 8, WARPS = 16, EACH = HC * N_EMBD / WARPS; // k of a warp
+    static_assert(EACH % 32 == 0, "whole groups of 32");
+    __shared__ float sums[WARPS][PARTIAL][ROWS];
+    pdl_wait();
+    pdl_trigger();
+    const uint32_t warp = threadIdx.x / 32, lane = lane_id(), g = lane / 4, t = lane % 4;
+    const uint16_t* fn = static_cast<const uint16_t*>(a.fn) + warp * EACH + 8 * t;
+    float c[2][2][4] = {}, squares[2] = {};
+#pragma unroll 2
+    for (int k = 0; k < EACH; k += 32) {
+        uint4 w[2][2];
+#pragma unroll
+        for (int i = 0; i < 3; ++i) w[i / 2][i % 2] = *reinterpret_cast<const uint4*>(fn + size_t(8 * i + g) * HC * N_EMBD + k);
+        w[1][1] = {0, 0, 0, 0}; // outputs 24 to 31
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+            const uint32_t row = min(blockIdx.x * ROWS + 4 * j + g / 2, a.n - 1);
+            const float4* x = reinterpret_cast<const float4*>(a.streams + size_t(row) * HC * N_EMBD + warp * EACH + k + 8 * t);
+            const float4 x0 = x[0], x1 = x[1];
+            float v[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                if (g % 2 == 0) squares[j] += v[i] * v[i];
+                else v[i] -= f32_of(f16_of(v[i]));
+            }
+            const uint32_t b[4] = {f16x2_of(v[0], v[1]), f16x2_of(v[2], v[3]), f16x2_of(v[4], v[5]), f16x2_of(v[6], v[7])};
+#pragma unroll
+            for (int m = 0; m < 2; ++m) {
+                const uint32_t a0[4] = {w[m][0].x, w[m][1].x, w[m][0].y, w[m][1].y};
+                const uint32_t a1[4] = {w[m][0].z, w[m][1].z, w[m][0].w, w[m][1].w};
+                mma_f16(c[m][j], a0, b[0], b[1]);
+                mma_f16(c[m][j], a1, b[2], b[3]);
+            }
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+        squares[j] += __shfl_xor_sync(0xffffffffu, squares[j], 1);
+        squares[j] += __shfl_xor_sync(0xffffffffu, squares[j], 2);
+        if (g % 2 == 0 && t == 0) sums[warp][HC + MIX][4 * j + g / 2] = squares[j];
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+            sums[warp][16 * m + g][4 * j + t] = c[m][j][0] + c[m][j][1];
+            if (m == 0) sums[warp][g + 8][4 * j + t] = c[m][j][2] + c[m][j][3];
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x >= PARTIAL * ROWS) return;
+    const uint32_t o = threadIdx.x % PARTIAL, r = threadIdx.x / PARTIAL, row = blockIdx.x * ROWS + r;
+    if (row >= a.n || o > HC + MIX) return;
+    float sum = 0;
+    for (int w = 0; w < WARPS; ++w) sum += sums[w][o][r];
+    a.partial[size_t(row) * PARTIAL + o] = sum;
+}
+
+DEVICE float reciprocal(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
     return r;
 }
-DEVICE void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-DEVICE float remote(const float* p, uint32_t rank) {
-    uint32_t at;
-    float v;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(p)), "r"(rank));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory");
-    return v;
-}
-#else
-DEVICE uint32_t part() { return 0; }
-DEVICE void cluster_barrier() { __syncthreads(); }
-DEVICE float remote(const float* p, uint32_t) { return *p; }
-#endif
-
 // Softmax over destinations, then alternating normalisation that ends on columns; c [source][destination].
 DEVICE void sinkhorn(float (&c)[HC * HC], uint32_t iterations, float eps) {
 #pragma unroll
     for (int a = 0; a < HC; ++a) {
-        float top = c[a * HC], sum = 0;
-        for (int b = 1; b < HC; ++b) top = fmaxf(top, c[a * HC + b]);
-        for (int b = 0; b < HC; ++b) sum += c[a * HC + b] = expf(c[a * HC + b] - top);
-        const float inverse = 1.f / sum;
-        for (int b = 0; b < HC; ++b) c[a * HC + b] = c[a * HC + b] * inverse + eps;
+        float* r = c + a * HC;
+        const float top = fmaxf(fmaxf(r[0], r[1]), fmaxf(r[2], r[3]));
+#pragma unroll
+        for (int b = 0; b < HC; ++b) r[b] = expf(r[b] - top);
+        const float inverse = reciprocal((r[0] + r[1]) + (r[2] + r[3]));
+#pragma unroll
+        for (int b = 0; b < HC; ++b) r[b] = r[b] * inverse + eps;
     }
     for (uint32_t i = 0; i < iterations; ++i) {
         if (i > 0) {
 #pragma unroll
             for (int a = 0; a < HC; ++a) {
                 float* r = c + a * HC;
-                const float inverse = 1.f / ((r[0] + r[1]) + (r[2] + r[3]) + eps);
+                const float inverse = reciprocal((r[0] + r[1]) + (r[2] + r[3]) + eps);
+#pragma unroll
                 for (int b = 0; b < HC; ++b) r[b] *= inverse;
             }
         }
 #pragma unroll
         for (int b = 0; b < HC; ++b) {
-            const float inverse = 1.f / ((c[b] + c[HC + b]) + (c[2 * HC + b] + c[3 * HC + b]) + eps);
+            const float inverse = reciprocal((c[b] + c[HC + b]) + (c[2 * HC + b] + c[3 * HC + b]) + eps);
+#pragma unroll
             for (int a = 0; a < HC; ++a) c[a * HC + b] *= inverse;
         }
     }
@@ -95,127 +193,75 @@ DEVICE void write_mix(const HcArgs& a, uint32_t row, const float* m) {
     for (int i = 0; i < HC * HC; ++i) mix[HC + i] = c[i];
 }
 
-// Mixing weights in f16 fit beside each other, float32 ones are read where they are.
-template <int OUTPUTS, bool WIDE> struct Shared {
-    static constexpr bool HELD = HAS_BULK && !WIDE;
-    uint16_t fn[HELD ? OUTPUTS : 1][HC][HELD ? COLUMNS : 8];
-    float warps[OUTPUTS + 1][THREADS / 32];
-    float partial[2][32];  // this part's sums: of the products, then of the collapsed row
-    float m[32];
-    float scratch[8];
-};
+// Collapse of one row: sixteen warps have the columns, one more the matrix.   grid: rows, 544 threads
+constexpr int COLLAPSE = 512;
+constexpr int CHUNKS = (N_EMBD / 4 + COLLAPSE - 1) / COLLAPSE; // of four columns a thread
 
-// The mixing weights of this part's columns, on their way to shared memory where they fit.
-template <int OUTPUTS, bool WIDE> DEVICE void fetch_fn(const HcArgs& a, Shared<OUTPUTS, WIDE>& s) {
-    if (!Shared<OUTPUTS, WIDE>::HELD) return;
-    constexpr uint32_t eighths = COLUMNS / 8;
-    for (uint32_t i = threadIdx.x; i < OUTPUTS * HC * eighths; i += THREADS) {
-        const uint32_t e = i % eighths, h = i / eighths % HC, o = i / (eighths * HC);
-        cp_async16(&s.fn[o][h][8 * e], static_cast<const uint16_t*>(a.fn) + size_t(o) * HC * N_EMBD + h * N_EMBD + part() * COLUMNS + 8 * e);
-    }
-    cp_async_commit();
-}
-// Four weights of output `o`, from column `d` of this part.
-template <int OUTPUTS, bool WIDE> DEVICE float4 fn_at(const HcArgs& a, const Shared<OUTPUTS, WIDE>& s, int o, int h, uint32_t d) {
-    const size_t at = size_t(o) * HC * N_EMBD + h * N_EMBD + part() * COLUMNS + d;
-    if (WIDE) return *reinterpret_cast<const float4*>(static_cast<const float*>(a.fn) + at);
-    const uint16_t* from = Shared<OUTPUTS, WIDE>::HELD ? &s.fn[o][h][d] : static_cast<const uint16_t*>(a.fn) + at;
-    const uint2 w = *reinterpret_cast<const uint2*>(from);
-    return {f16_lo(w.x), f16_hi(w.x), f16_lo(w.y), f16_hi(w.y)};
-}
-
-template <int OUTPUTS, bool WIDE> DEVICE void hc(const HcArgs& a) {
-    extern __shared__ __align__(16) uint8_t bytes[];
-    Shared<OUTPUTS, WIDE>& s = *reinterpret_cast<Shared<OUTPUTS, WIDE>*>(bytes);
-    fetch_fn(a, s);
-    pdl_trigger();
+template <int OUTPUTS> DEVICE void collapse(const HcArgs& a) {
+    __shared__ float m[PARTIAL], warps[COLLAPSE / 32];
+    const uint32_t row = blockIdx.x, warp = threadIdx.x / 32;
     pdl_wait();
-    cp_async_wait<0>();
+    pdl_trigger();
+    if (OUTPUTS == HC && a.step[row].logits == NO_LOGITS) return;
+    const float* streams = a.streams + size_t(row) * HC * N_EMBD;
+    float4 v[CHUNKS][HC];
+    if (warp < COLLAPSE / 32) {
+#pragma unroll
+        for (int i = 0; i < CHUNKS; ++i) {
+            const uint32_t d = 4 * (i * COLLAPSE + threadIdx.x);
+#pragma unroll
+            for (int h = 0; h < HC; ++h)
+                v[i][h] = d < N_EMBD ? *reinterpret_cast<const float4*>(streams + h * N_EMBD + d) : float4{0, 0, 0, 0};
+        }
+    } else {
+        const float* partial = a.partial + size_t(row) * a.parts * PARTIAL + lane_id();
+        float sum = 0;
+#pragma unroll 8
+        for (uint32_t p = 0; p < a.parts; ++p) sum += partial[p * PARTIAL];
+        const float squares = __shfl_sync(0xffffffffu, sum, OUTPUTS);
+        m[lane_id()] = sum * rsqrtf(squares / (HC * N_EMBD) + a.rms_eps);
+    }
     __syncthreads();
-    const uint32_t warp = threadIdx.x / 32, first = part() * COLUMNS;
-    for (uint32_t row = blockIdx.x / PARTS; row < a.n; row += a.groups) {
-        if (OUTPUTS == HC && a.step[row].logits == NO_LOGITS) continue; // the same for the whole cluster
-        const float* streams = a.streams + size_t(row) * HC * N_EMBD + first;
-        float4 v[CHUNKS][HC];
-        float sums[OUTPUTS + 1] = {};
+    if (warp == COLLAPSE / 32) {
+        if (OUTPUTS > HC && lane_id() == 0) write_mix(a, row, m);
+        return;
+    }
+    float pre[HC];
 #pragma unroll
-        for (int c = 0; c < CHUNKS; ++c) {
-            const uint32_t d = 4 * (c * THREADS + threadIdx.x);
+    for (int h = 0; h < HC; ++h) pre[h] = sigmoid(m[h] * a.scale[0] + a.base[h]) + a.hc_eps;
+    float4 y[CHUNKS];
+    float squares = 0;
 #pragma unroll
-            for (int h = 0; h < HC; ++h) {
-                v[c][h] = d < COLUMNS ? *reinterpret_cast<const float4*>(streams + h * N_EMBD + d) : float4{0, 0, 0, 0};
-                const float4 x = v[c][h];
-                sums[OUTPUTS] += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-                if (d >= COLUMNS) continue;
+    for (int i = 0; i < CHUNKS; ++i) {
+        y[i] = {0, 0, 0, 0};
 #pragma unroll
-                for (int o = 0; o < OUTPUTS; ++o) {
-                    const float4 w = fn_at(a, s, o, h, d);
-                    sums[o] += x.x * w.x + x.y * w.y + x.z * w.z + x.w * w.w;
-                }
-            }
+        for (int h = 0; h < HC; ++h) {
+            y[i].x += pre[h] * v[i][h].x;
+            y[i].y += pre[h] * v[i][h].y;
+            y[i].z += pre[h] * v[i][h].z;
+            y[i].w += pre[h] * v[i][h].w;
         }
+        squares += y[i].x * y[i].x + y[i].y * y[i].y + y[i].z * y[i].z + y[i].w * y[i].w;
+    }
+    squares = warp_sum(squares);
+    if (lane_id() == 0) warps[warp] = squares;
+    named_barrier(1, COLLAPSE);
+    squares = 0;
 #pragma unroll
-        for (int o = 0; o <= OUTPUTS; ++o) {
-            const float sum = warp_sum(sums[o]);
-            if (lane_id() == 0) s.warps[o][warp] = sum;
-        }
-        __syncthreads();
-        if (threadIdx.x <= OUTPUTS) {
-            float sum = 0;
-            for (int w = 0; w < THREADS / 32; ++w) sum += s.warps[threadIdx.x][w];
-            s.partial[0][threadIdx.x] = sum;
-        }
-        cluster_barrier();
-        if (threadIdx.x < 32) {
-            float sum = 0;
-            if (threadIdx.x <= OUTPUTS)
-                for (int r = 0; r < PARTS; ++r) sum += remote(&s.partial[0][threadIdx.x], r);
-            const float squares = __shfl_sync(0xffffffffu, sum, OUTPUTS);
-            s.m[threadIdx.x] = sum * rsqrtf(squares / (HC * N_EMBD) + a.rms_eps);
-        }
-        __syncthreads();
-        float pre[HC];
+    for (int w = 0; w < COLLAPSE / 32; ++w) squares += warps[w];
+    const float scale = rsqrtf(squares / N_EMBD + a.rms_eps);
+    const uint32_t to = OUTPUTS == HC ? a.step[row].logits : row;
 #pragma unroll
-        for (int h = 0; h < HC; ++h) pre[h] = sigmoid(s.m[h] * a.scale[0] + a.base[h]) + a.hc_eps;
-        float4 y[CHUNKS];
-        float squares = 0;
-#pragma unroll
-        for (int c = 0; c < CHUNKS; ++c) {
-            y[c] = {0, 0, 0, 0};
-#pragma unroll
-            for (int h = 0; h < HC; ++h) {
-                y[c].x += pre[h] * v[c][h].x;
-                y[c].y += pre[h] * v[c][h].y;
-                y[c].z += pre[h] * v[c][h].z;
-                y[c].w += pre[h] * v[c][h].w;
-            }
-            squares += y[c].x * y[c].x + y[c].y * y[c].y + y[c].z * y[c].z + y[c].w * y[c].w;
-        }
-        squares = block_sum(squares, s.scratch);
-        if (threadIdx.x == 0) s.partial[1][0] = squares;
-        cluster_barrier();
-        squares = 0;
-        for (int r = 0; r < PARTS; ++r) squares += remote(&s.partial[1][0], r);
-        const float scale = rsqrtf(squares / N_EMBD + a.rms_eps);
-        const uint32_t to = OUTPUTS == HC ? a.step[row].logits : row;
-#pragma unroll
-        for (int c = 0; c < CHUNKS; ++c) {
-            const uint32_t d = 4 * (c * THREADS + threadIdx.x);
-            if (d >= COLUMNS) continue;
-            const float4 w = *reinterpret_cast<const float4*>(a.norm + first + d);
-            const float4 out = {y[c].x * scale * w.x, y[c].y * scale * w.y, y[c].z * scale * w.z, y[c].w * scale * w.w};
-            *reinterpret_cast<float4*>(a.x + size_t(to) * N_EMBD + first + d) = out;
-        }
-        // The last part of the row has least to do with x once it is written: one thread of it finishes the matrix.
-        if (OUTPUTS > HC && part() == PARTS - 1 && threadIdx.x == THREADS - 1) write_mix(a, row, s.m);
-        cluster_barrier(); // nobody overwrites sums that another part still reads
+    for (int i = 0; i < CHUNKS; ++i) {
+        const uint32_t d = 4 * (i * COLLAPSE + threadIdx.x);
+        if (d >= N_EMBD) continue;
+        const float4 w = *reinterpret_cast<const float4*>(a.norm + d);
+        *reinterpret_cast<float4*>(a.x + size_t(to) * N_EMBD + d) =
+            float4{y[i].x * scale * w.x, y[i].y * scale * w.y, y[i].z * scale * w.z, y[i].w * scale * w.w};
     }
 }
-
-extern "C" __global__ void __launch_bounds__(THREADS) hc_pre(const HcArgs a) { hc<HC + MIX, false>(a); }
-extern "C" __global__ void __launch_bounds__(THREADS) hc_head(const HcArgs a) { hc<HC, false>(a); }
-extern "C" __global__ void __launch_bounds__(THREADS) hc_pre_f32(const HcArgs a) { hc<HC + MIX, true>(a); }
-extern "C" __global__ void __launch_bounds__(THREADS) hc_head_f32(const HcArgs a) { hc<HC, true>(a); }
+extern "C" __global__ void __launch_bounds__(COLLAPSE + 32) hc_collapse(const HcArgs a) { collapse<HC + MIX>(a); }
+extern "C" __global__ void __launch_bounds__(COLLAPSE + 32) hc_head_collapse(const HcArgs a) { collapse<HC>(a); }
 
 // Post step of long steps: X'[b] = post_b y + sum_a C[a][b] X[a].   grid: rows
 struct HcPostArgs {
@@ -225,21 +271,28 @@ struct HcPostArgs {
 };
 static_assert(sizeof(HcPostArgs) == 24, "mirrored in hc.rs");
 
-extern "C" __global__ void hc_post(const HcPostArgs a) {
-    pdl_trigger();
+extern "C" __global__ void __launch_bounds__(512) hc_post(const HcPostArgs a) {
     pdl_wait();
+    pdl_trigger();
     const uint32_t row = blockIdx.x;
     float mix[MIX];
+#pragma unroll
     for (int i = 0; i < MIX; ++i) mix[i] = a.mix[size_t(row) * MIX + i];
     float* streams = a.streams + size_t(row) * HC * N_EMBD;
-    for (uint32_t d = threadIdx.x; d < N_EMBD; d += blockDim.x) {
-        const float y = a.y[size_t(row) * N_EMBD + d];
-        float old[HC];
-        for (int h = 0; h < HC; ++h) old[h] = streams[h * N_EMBD + d];
+    for (uint32_t d = 4 * threadIdx.x; d < N_EMBD; d += 2048) {
+        const float4 y = *reinterpret_cast<const float4*>(a.y + size_t(row) * N_EMBD + d);
+        float4 old[HC];
+#pragma unroll
+        for (int h = 0; h < HC; ++h) old[h] = *reinterpret_cast<const float4*>(streams + h * N_EMBD + d);
+#pragma unroll
         for (int b = 0; b < HC; ++b) {
-            float v = mix[b] * y;
-            for (int h = 0; h < HC; ++h) v += mix[HC + h * HC + b] * old[h];
-            streams[b * N_EMBD + d] = v;
+            float4 v = {mix[b] * y.x, mix[b] * y.y, mix[b] * y.z, mix[b] * y.w};
+#pragma unroll
+            for (int h = 0; h < HC; ++h) {
+                const float c = mix[HC + h * HC + b];
+                v.x += c * old[h].x, v.y += c * old[h].y, v.z += c * old[h].z, v.w += c * old[h].w;
+            }
+            *reinterpret_cast<float4*>(streams + b * N_EMBD + d) = v;
         }
     }
 }

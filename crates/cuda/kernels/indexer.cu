@@ -7,9 +7,9 @@ extern "C" __global__ __launch_bounds__(256, 2) void index_score(const SelectArg
     __shared__ uint4 heads[INDEX_TILES][4][32]; // [tile][word][lane]: both steps of a word
     __shared__ float weights[INDEX_HEADS];
     const uint32_t tid = threadIdx.x, warp = tid / 32, g = lane_id() / 4, t = lane_id() % 4, row = blockIdx.y;
-    pdl_trigger();
     const uint32_t visible = candidates_of(a, row), slot = a.step[a.first_row + row].slot;
     pdl_wait();
+    pdl_trigger();
     if (256 * blockIdx.x >= visible) return;
     const size_t query = size_t(a.first_row + row) * N_INDEX_HEAD;
     for (uint32_t i = tid; i < INDEX_TILES * 128; i += 256) {
@@ -144,9 +144,9 @@ DEVICE void load_scores(const float* scores, uint32_t count, uint32_t (&keys)[PE
 // grid (slices, rows), 1024 threads: the best of each SLICE scores, ascending. Only if somebody may see more than one slice.
 extern "C" __global__ __launch_bounds__(1024) void index_slice(const SelectArgs a) {
     const uint32_t row = blockIdx.y, base = SLICE * blockIdx.x;
-    pdl_trigger();
     const uint32_t visible = candidates_of(a, row);
     pdl_wait();
+    pdl_trigger();
     if (base >= visible) return;
     const uint32_t count = min(SLICE, visible - base);
     uint32_t keys[PER_THREAD];
@@ -158,9 +158,9 @@ extern "C" __global__ __launch_bounds__(1024) void index_slice(const SelectArgs 
 // grid (rows), 16 keys per thread of the scores (slices = 1) or of the slices' best: these ascend too, so ties still go to the lower row.
 extern "C" __global__ __launch_bounds__(1024) void index_top(const SelectArgs a) {
     const uint32_t row = blockIdx.x;
-    pdl_trigger();
     const uint32_t visible = candidates_of(a, row);
     pdl_wait();
+    pdl_trigger();
     if (visible == 0) return;
     const float* scores = a.scores + size_t(row) * a.stride;
     const uint32_t* candidates = a.candidates + size_t(row) * a.slices * TOP_K;

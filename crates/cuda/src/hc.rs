@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use ds4_model::{HC, HeadWeights, HyperConnection, Result, Step};
 
-use crate::backend::Cuda;
+use crate::backend::{Cuda, small};
 use crate::device::Buffer;
 use crate::launch::Grid;
 use crate::weight::{Layout, Weight};
@@ -11,10 +11,17 @@ use crate::weight::{Layout, Weight};
 /// Post weights and Sinkhorn matrix of one row.
 pub(crate) const MIX: usize = HC + HC * HC;
 
-/// Threads of a block of `hc.cu`.
-const THREADS: u32 = 128;
-/// Blocks that share a row, on cards with clusters.
-const PARTS: u32 = 8;
+/// Columns of a part of a row's products.
+const COLUMNS: usize = 128;
+/// Floats of a part's sums.
+const PARTIAL: usize = 32;
+/// Rows of a block on the tensor cores.
+const ROWS: usize = 8;
+
+/// Floats of sums for the most rows of a step.
+pub(crate) fn partial_floats(n_embd: usize, rows: usize) -> usize {
+    PARTIAL * rows * (n_embd / COLUMNS)
+}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -25,16 +32,17 @@ struct HcArgs {
     base: u64,
     norm: u64,
     streams: u64,
+    partial: u64,
     x: u64,
     mix: u64,
     n: u32,
-    groups: u32,
+    parts: u32,
     sinkhorn_iters: u32,
     rms_eps: f32,
     hc_eps: f32,
     pad: u32,
 }
-const _: () = assert!(size_of::<HcArgs>() == 88);
+const _: () = assert!(size_of::<HcArgs>() == 96);
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -54,8 +62,7 @@ pub(crate) fn pre(
     x: &Buffer,
     mix: &Buffer,
 ) -> Result<()> {
-    let args = HcArgs {
-        step: step.rows.ptr(),
+    let mut args = HcArgs {
         mix_fn: w.mix.ptr(),
         scale: w.scale.ptr(),
         base: w.base.ptr(),
@@ -65,7 +72,15 @@ pub(crate) fn pre(
         mix: mix.ptr(),
         ..common(cuda, step)
     };
-    collapse(cuda, &w.mix, ["hc_pre", "hc_pre_f32"], HC + MIX, args)
+    let wide = w.mix.layout == Layout::Values;
+    if small(step.n) || wide {
+        let name = if wide { "hc_products_f32" } else { "hc_products" };
+        cuda.launch(name, Grid::new(args.parts, args.n, 64), &args)?;
+    } else {
+        args.parts = 1;
+        cuda.launch("hc_products_rows", Grid::new(step.n.div_ceil(ROWS) as u32, 1, 512), &args)?;
+    }
+    cuda.launch("hc_collapse", Grid::new(args.n, 1, 544), &args)
 }
 
 /// Collapsed and normed rows of the logits that are wanted: `x [logits][n_embd]`.
@@ -77,7 +92,6 @@ pub(crate) fn head(
     x: u64,
 ) -> Result<()> {
     let args = HcArgs {
-        step: step.rows.ptr(),
         mix_fn: w.mix.ptr(),
         scale: w.scale.ptr(),
         base: w.base.ptr(),
@@ -86,7 +100,10 @@ pub(crate) fn head(
         x,
         ..common(cuda, step)
     };
-    collapse(cuda, &w.mix, ["hc_head", "hc_head_f32"], HC, args)
+    let wide = w.mix.layout == Layout::Values;
+    let name = if wide { "hc_head_products_f32" } else { "hc_head_products" };
+    cuda.launch(name, Grid::new(args.parts, args.n, 64), &args)?;
+    cuda.launch("hc_head_collapse", Grid::new(args.n, 1, 544), &args)
 }
 
 /// `X'[b] = post_b y + sum_a C[a][b] X[a]` for every row.
@@ -98,22 +115,13 @@ pub(crate) fn post(cuda: &mut Cuda, n: usize, y: u64, mix: &Buffer, streams: &Bu
 fn common(cuda: &Cuda, step: &Step<Buffer>) -> HcArgs {
     let s = &cuda.shape;
     HcArgs {
+        step: step.rows.ptr(),
+        partial: cuda.scratch.partial.ptr(),
         n: step.n as u32,
+        parts: (s.n_embd / COLUMNS) as u32,
         sinkhorn_iters: s.sinkhorn_iters as u32,
         rms_eps: s.rms_eps,
         hc_eps: s.hc_eps,
         ..HcArgs::zeroed()
     }
-}
-
-/// `names` are the kernels for float16 and float32 mixing weights.
-fn collapse(cuda: &mut Cuda, fn_w: &Weight, names: [&str; 2], outputs: usize, args: HcArgs) -> Result<()> {
-    let wide = fn_w.layout == Layout::Values;
-    let parts = if cuda.device.capability.0 < 9 { 1 } else { PARTS };
-    // Two blocks of a multiprocessor at a time; short steps have a group for each row.
-    let groups = args.n.min((2 * cuda.device.sms / parts).max(1));
-    let weights = if parts == 1 || wide { 2 * HC * 8 } else { 2 * outputs * HC * cuda.shape.n_embd / parts as usize };
-    let shared = weights + 4 * (outputs + 1) * (THREADS / 32) as usize + 2 * 4 * 32 + 4 * 32 + 4 * 8 + 64;
-    let grid = Grid { cluster: parts, ..Grid::new(parts * groups, 1, THREADS).shared(shared) };
-    cuda.launch(names[usize::from(wide)], grid, &HcArgs { groups, ..args })
 }

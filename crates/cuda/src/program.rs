@@ -115,7 +115,19 @@ const SOURCES: &[Source] = &[
     dense!("dense_ff", "FF"),
     source!("embed.cu", ["embed"]),
     source!("hold.cu", ["hold"]),
-    source!("hc.cu", ["hc_pre", "hc_head", "hc_pre_f32", "hc_head_f32", "hc_post"]),
+    source!(
+        "hc.cu",
+        [
+            "hc_products",
+            "hc_products_f32",
+            "hc_products_rows",
+            "hc_head_products",
+            "hc_head_products_f32",
+            "hc_collapse",
+            "hc_head_collapse",
+            "hc_post"
+        ]
+    ),
     source!("project.cu", ["project_finish"]),
     source!("query.cu", ["query_finish"]),
     source!("compressor.cu", ["compress", "compress_keep"]),

@@ -5,7 +5,7 @@ use ds4_model::{HC, Limits, Result, Shape};
 use crate::backend::SMALL;
 use crate::dense::packed_bytes;
 use crate::device::Buffer;
-use crate::{attention, experts, gemm, indexer};
+use crate::{attention, experts, gemm, hc, indexer};
 
 /// Floats that alignment between sums can cost.
 const SLACK: usize = 64;
@@ -17,6 +17,8 @@ pub(crate) struct Scratch<Buf = Buffer> {
     pub(crate) sums: Buf,
     /// Attention's output between its two products, `[rows][n_out_group * out_lora_dim]`.
     pub(crate) low: Buf,
+    /// Sums of the mixing products.
+    pub(crate) partial: Buf,
     /// What a sublayer adds to the streams, `[rows][n_embd]`.
     pub(crate) y: Buf,
     /// Rows of a product of few rows, packed.
@@ -71,6 +73,7 @@ impl<Buf> Scratch<Buf> {
         Ok(Scratch {
             sums: alloc(4 * sums)?,
             low: alloc(4 * rows * (s.n_out_group * s.out_lora_dim).max(s.n_embd))?,
+            partial: alloc(4 * hc::partial_floats(s.n_embd, rows))?,
             y: alloc(4 * rows * s.n_embd)?,
             packed_rows: alloc(dense_packed.max(2 * packed_rows * s.n_embd))?,
             mid: alloc((4 * few * s.ff_dim).max(2 * packed_rows * s.ff_dim))?,
