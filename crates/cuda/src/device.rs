@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys;
+use cudarc::driver::sys::{self, CUdevice_attribute as A};
 use ds4_model::{Error, Result};
 
 /// A GPU with its primary context and the one stream everything runs on.
@@ -89,7 +89,6 @@ fn find(ordinal: usize) -> Result<(sys::CUdevice, Card)> {
         // SAFETY: the handle comes from the driver.
         unsafe { result::device::get_attribute(handle, attribute) }.map_err(|e| said("cannot ask for an attribute", e))
     };
-    use sys::CUdevice_attribute as A;
     let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
     let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
     if (major, minor) < OLDEST {
@@ -107,7 +106,7 @@ fn find(ordinal: usize) -> Result<(sys::CUdevice, Card)> {
 
 /// An identity as tools write it.
 fn spelled(uuid: [u8; 16]) -> String {
-    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = format!("{:032x}", u128::from_be_bytes(uuid));
     format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
@@ -124,7 +123,6 @@ impl Device {
             unsafe { result::device::get_attribute(handle, attribute) }
                 .map_err(|e| said("cannot ask for an attribute", e))
         };
-        use sys::CUdevice_attribute as A;
         let sms = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
         let max_shared = attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
         // SAFETY: the handle comes from the driver; the context is released in `drop`.

@@ -312,7 +312,9 @@ fn key(source: &Source, options: &[String], version: (i32, i32)) -> String {
         hash.update(text);
     }
     hash.update(source.text);
-    hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    let bytes = hash.finalize();
+    let first = bytes.first_chunk().expect("SHA-256 has 32 bytes");
+    format!("{:032x}", u128::from_be_bytes(*first))
 }
 
 /// Published under its name when it is whole: another process may look for it.

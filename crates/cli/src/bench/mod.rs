@@ -77,7 +77,7 @@ fn run(
     let stop = || interrupt.requested();
     let runner = Runner::new(model, text, Some(file.tokenizer.special().eos), &stop);
     let outcome = measure(options, runner, (&plan, &hardware), &mut table);
-    let stopped = outcome.as_ref().is_err_and(|error| error.is::<Stopped>());
+    let stopped = outcome.as_ref().is_err_and(anyhow::Error::is::<Stopped>);
     interrupt.end();
     if !stopped {
         outcome?;

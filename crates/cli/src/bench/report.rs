@@ -1,5 +1,6 @@
 //! What `ds4 bench` writes: rows of CSV, comments before them, an object for programs.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
@@ -60,7 +61,9 @@ impl Row {
             self.state_bytes
         );
         if extended {
-            line += &format!(
+            let watts = self.watts.map_or_else(String::new, |watts| format!("{watts:.2}"));
+            let _ = write!(
+                line,
                 ",{:.2},{},{:.2},{:.3},{:.3},{},{}",
                 ms(self.first),
                 self.copies,
@@ -68,7 +71,7 @@ impl Row {
                 self.step_ms(0.5),
                 self.step_ms(0.99),
                 self.device_bytes,
-                self.watts.map_or_else(String::new, |watts| format!("{watts:.2}"))
+                watts
             );
         }
         line
