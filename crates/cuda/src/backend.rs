@@ -182,7 +182,7 @@ impl Backend for Cuda {
     fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         self.device.bind()?;
         // Whoever evaluates has all weights.
-        self.uploader = None;
+        self.uploader.take().map_or(Ok(()), Uploader::finish)?;
         let Some(key) = key.filter(|key| !self.eager && small(key.rows as usize)) else { return record(self) };
         if let Some(graph) = self.graphs.get(&key) {
             return graph.launch();

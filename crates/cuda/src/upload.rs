@@ -27,7 +27,7 @@ const READERS: usize = 8;
 /// Told of bytes as they reach the card.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// What a tensor goes through on its way; dropped when the model is loaded.
+/// What a tensor goes through on its way; gone with the first step.
 pub(crate) struct Uploader {
     lanes: Vec<Lane>,
     next: usize,
@@ -55,6 +55,11 @@ impl Uploader {
             Ok(Lane { pinned: Pinned::new(device, PIECE)?, staging: device.alloc(PIECE)?, done: Event::new(device)? })
         };
         Ok(Uploader { lanes: (0..IN_FLIGHT).map(lane).collect::<Result<_>>()?, next: 0 })
+    }
+
+    /// Waits until all pieces have arrived: then their memory may go.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.lanes.iter().try_for_each(|lane| lane.done.wait())
     }
 }
 
