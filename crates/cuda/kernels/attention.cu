@@ -61,8 +61,7 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     const uint32_t per_chunk = chunk_rows(v.total);
     const uint32_t first = blockIdx.x * a.chunks_per_part * per_chunk;
     const uint32_t last = min(v.total, first + a.chunks_per_part * per_chunk);
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (first >= v.total) return;
 
     uint32_t place[4];
@@ -190,8 +189,7 @@ extern "C" __global__ __launch_bounds__(256) void attend_combine(const AttendArg
     float sine = 0, cosine = 1;
     if (column >= NOPE) quadrant_angle(a.frequencies[(column - NOPE) / 2], step.pos, sine, cosine);
     const float sink = a.sinks[head] * LOG2E;
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const size_t at = size_t(blockIdx.y) * a.part_stride * N_HEAD + head;
     if (tid < parts) stats[tid] = *reinterpret_cast<const float2*>(a.stats + 2 * (at + tid * N_HEAD));
     float values[MAX_PARTS];

@@ -234,8 +234,7 @@ extern "C" __global__ __launch_bounds__(384, 1) void attend_prefill(const Attend
         mbar_fence_init();
     }
     __syncthreads();
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (threadIdx.x < CONSUMERS) {
         registers_up<192>();
         consume(a, sh);

@@ -73,9 +73,26 @@ DEVICE void pdl_wait() {
 #endif
 }
 
+// Both, for kernels that have nothing to fetch before.
+DEVICE void pdl_enter() {
+#ifdef PDL_LATE
+    pdl_wait();
+    pdl_trigger();
+#else
+    pdl_trigger();
+    pdl_wait();
+#endif
+}
+
 // ---- warps
 
 DEVICE uint32_t lane_id() { return threadIdx.x & 31; }
+// The thread's number in a register for good: the compiler would rather read the slow special register again in every loop.
+DEVICE uint32_t held_thread() {
+    uint32_t r;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(r));
+    return r;
+}
 DEVICE float warp_sum(float v) {
 #pragma unroll
     for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(0xffffffffu, v, d);
@@ -222,7 +239,7 @@ DEVICE float e2m1_value(uint32_t code) {
 
 // c += a * b, a 16 x 16 and b 16 x 8 of f16, c float32.
 DEVICE void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -305,6 +322,23 @@ DEVICE void fill(uint64_t* full, void* dst, const void* src, uint32_t bytes) {
     for (uint32_t at = 16 * lane_id(); at < bytes; at += 512)
         *reinterpret_cast<uint4*>(static_cast<char*>(dst) + at) =
             *reinterpret_cast<const uint4*>(static_cast<const char*>(src) + at);
+#endif
+}
+// The same for what is read once in a step: it is the first to leave the second-level cache, and lets activations, arguments and
+// instructions stay.
+DEVICE void fill_once(uint64_t* full, void* dst, const void* src, uint32_t bytes) {
+#if HAS_BULK
+    if (lane_id() == 0) {
+        uint64_t policy;
+        asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+        asm volatile(
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+                shared_address(dst)),
+            "l"(src), "r"(bytes), "r"(shared_address(full)), "l"(policy)
+            : "memory");
+    }
+#else
+    fill(full, dst, src, bytes);
 #endif
 }
 DEVICE void fill_end(uint64_t* full) {

@@ -92,8 +92,7 @@ template <int WIDTH> DEVICE void compress_row(const CompressArgs& a, const Pool&
 
 extern "C" __global__ void __launch_bounds__(128) compress(const CompressArgs a) {
     __shared__ float scratch[4];
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const StepRow at = a.step[blockIdx.x];
     if (blockIdx.y == 0)
         compress_row<HEAD>(a, a.attention, at, blockIdx.x, scratch);
@@ -102,8 +101,7 @@ extern "C" __global__ void __launch_bounds__(128) compress(const CompressArgs a)
 }
 
 extern "C" __global__ void __launch_bounds__(128) compress_keep(const CompressArgs a) {
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const StepRow at = a.step[blockIdx.x];
     const Pool& p = blockIdx.y == 0 ? a.attention : a.index;
     if (!in_use(p, at, a.ratio)) return;

@@ -16,6 +16,7 @@
 
 constexpr int MAX_SEGMENTS = 16;
 
+
 struct Segment {
     const uint8_t* w;    // tiles
     const float* x;      // [rows][x_stride]; packed if there are more than four rows
@@ -23,13 +24,15 @@ struct Segment {
     uint32_t x_stride, out_stride;
     uint32_t m, groups;  // outputs; groups of RW row blocks
     uint32_t splits, split_stride; // parts of k, floats between their sums
-    uint32_t f16, pad[3];          // weights are F16, not Q8
+    uint32_t f16;                  // weights are F16, not Q8
+    uint32_t cost, first_cost;     // of a unit, and of all units of the segments before
+    uint32_t pad;
 };
 static_assert(sizeof(Segment) == 64, "mirrored in dense.rs");
 
 // What every CTA reads first stands first, in one line of the constant cache.
 struct DenseArgs {
-    uint32_t n_segments, n, units, pad;
+    uint32_t n_segments, n, units, cost; // `cost` of all units
     uint32_t first_unit[MAX_SEGMENTS];
     const float* mix; // post weights and Sinkhorn matrix of each row, [rows][MIX]
     float* streams;   // [rows][HC][N_EMBD]: if set, the only segment is the output of a sublayer and goes there
@@ -52,7 +55,9 @@ template <int K, int N> struct Plan {
     static constexpr int RW = WARPS / KW;
     static constexpr int ROWS = RESIDENT ? 1 : 2;             // units multiplied side by side
     static constexpr int XK = RESIDENT || K < 1024 ? K : (K % 1024 == 0 ? 1024 : 512); // k of a block of x
-    static constexpr int SLOTS = 4;
+    // One row: deep enough to fetch most of a product while the kernels before it run, and too large for two such CTAs on a
+    // multiprocessor: each gets one.
+    static constexpr int SLOTS = N == 1 ? 7 : 4;
     static constexpr int X_BYTES = XK / 32 * NT * LANES * 16;
     static constexpr int SUM_TILES = NT > 4 ? 4 : NT;         // tiles whose sums are added at a time
     static constexpr int SUM_STRIDE = 16 * WARPS + 8;         // floats of a row: no two lanes of a warp share a bank
@@ -69,6 +74,15 @@ DEVICE Pass pass_at(const DenseArgs& a, uint32_t unit, uint32_t end, uint32_t ro
     while (s + 1 < a.n_segments && unit >= a.first_unit[s + 1]) ++s;
     const uint32_t at = unit - a.first_unit[s], groups = a.segments[s].groups;
     return {s, at / groups, at % groups, min(min(rows, groups - at % groups), end - unit)};
+}
+
+// First unit of a CTA: the first that begins at its share of the cost.
+DEVICE uint32_t first_unit(const DenseArgs& a, uint32_t cta) {
+    const uint32_t from = uint32_t(uint64_t(a.cost) * cta / gridDim.x);
+    uint32_t s = 0;
+    while (s + 1 < a.n_segments && from > a.segments[s + 1].first_cost) ++s;
+    const uint32_t unit = a.first_unit[s] + (from - a.segments[s].first_cost + a.segments[s].cost - 1) / a.segments[s].cost;
+    return min(unit, a.units);
 }
 
 // Pieces of a row block, and how many of them a split and a block of x take.
@@ -111,7 +125,7 @@ DEVICE void produce(const DenseArgs& a, uint32_t first, uint32_t end, uint8_t* r
                     fill_begin(full + slot, live * run);
                     for (uint32_t rw = 0; rw < live; ++rw) {
                         const size_t at = size_t(row_block + rw) * cut.pieces + size_t(block) * cut.per_block + p;
-                        fill(full + slot, ring + slot * SLOT + rw * P::KW * piece, s.w + at * piece, run);
+                        fill_once(full + slot, ring + slot * SLOT + rw * P::KW * piece, s.w + at * piece, run);
                     }
                     fill_end(full + slot);
                     if (++slot == P::SLOTS) slot = 0, parity ^= 1;
@@ -166,60 +180,83 @@ DEVICE void pack_rows(const PackArgs& a) {
     to[4] = lo;
 }
 
-// One group of 32 k: sums of the sixteen rows of each tile with every tile of x, times the rows' scales.
-template <int ROWS, int NT, int LANES>
-DEVICE void multiply32(float (&sum)[ROWS][NT][2], const uint32_t (&a)[ROWS][2][4], const uint4* x, const float (&scale)[ROWS][2]) {
-#pragma unroll
-    for (int j = 0; j < NT; ++j) {
-        uint4 b = {0, 0, 0, 0};
-        if (LANES == 32 || lane_id() < LANES) b = x[j * LANES + lane_id()];
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r) {
-            float c[4] = {0, 0, 0, 0};
-            mma_f16(c, a[r][0], b.x, b.y);
-            mma_f16(c, a[r][1], b.z, b.w);
-            sum[r][j][0] += scale[r][0] * (c[0] + c[1]);
-            sum[r][j][1] += scale[r][1] * (c[2] + c[3]);
-        }
-    }
-}
+// Weights of one tile's or half tile's 32-group as a fragment, and its rows' scales.
+struct Fragment {
+    uint32_t a[2][4];
+    float scale[2];
+};
 DEVICE uint32_t code_pair(uint32_t codes, uint32_t selector) { return hsub2(prmt(codes, 0x64646464u, selector), 0x64806480u); }
+DEVICE void decode_q8(Fragment& f, const uint4& w, uint2 scales, int q) {
+    f.a[0][0] = code_pair(w.x, 0x4140), f.a[0][1] = code_pair(w.z, 0x4140);
+    f.a[0][2] = code_pair(w.x, 0x4342), f.a[0][3] = code_pair(w.z, 0x4342);
+    f.a[1][0] = code_pair(w.y, 0x4140), f.a[1][1] = code_pair(w.w, 0x4140);
+    f.a[1][2] = code_pair(w.y, 0x4342), f.a[1][3] = code_pair(w.w, 0x4342);
+    f.scale[0] = q ? f16_hi(scales.x) : f16_lo(scales.x);
+    f.scale[1] = q ? f16_hi(scales.y) : f16_lo(scales.y);
+}
+DEVICE void decode_f16(Fragment& f, const uint4& low, const uint4& high) {
+    f.a[0][0] = low.x, f.a[0][1] = high.x, f.a[0][2] = low.y, f.a[0][3] = high.y;
+    f.a[1][0] = low.z, f.a[1][1] = high.z, f.a[1][2] = low.w, f.a[1][3] = high.w;
+    f.scale[0] = f.scale[1] = 1.f;
+}
+DEVICE void add(float (&sum)[2], const Fragment& f, const uint4& b) {
+    float c[4] = {0, 0, 0, 0};
+    mma_f16(c, f.a[0], b.x, b.y);
+    mma_f16(c, f.a[1], b.z, b.w);
+    sum[0] += f.scale[0] * (c[0] + c[1]);
+    sum[1] += f.scale[1] * (c[2] + c[3]);
+}
+template <int LANES> DEVICE uint4 x_at(const uint4* x, uint32_t lane) {
+    uint4 b = {0, 0, 0, 0};
+    if (LANES == 32 || lane < LANES) b = x[lane];
+    return b;
+}
 
-template <int ROWS, int NT, int LANES>
-DEVICE void multiply_q8(float (&sum)[ROWS][NT][2], const uint8_t* const (&tile)[ROWS], const uint4* x) {
-    const uint32_t lane = lane_id();
+// COUNT pieces of the same rows one after the other: everything is loaded before anything is multiplied.
+template <bool F16, int COUNT, int LANES>
+DEVICE void multiply_run(float (&sum)[2], const uint8_t* const (&piece)[COUNT], const uint4* const (&x)[COUNT], uint32_t lane) {
+    constexpr int GROUPS = F16 ? 1 : 2;
+    uint4 w[COUNT][2], b[COUNT][GROUPS];
+    uint2 scales[COUNT];
 #pragma unroll
-    for (int q = 0; q < 2; ++q) {
-        uint32_t a[ROWS][2][4];
-        float scale[ROWS][2];
+    for (int i = 0; i < COUNT; ++i) {
+        w[i][0] = *reinterpret_cast<const uint4*>(piece[i] + 16 * lane);
+        w[i][1] = *reinterpret_cast<const uint4*>(piece[i] + 512 + 16 * lane);
+        if (!F16) scales[i] = *reinterpret_cast<const uint2*>(piece[i] + 1024 + 2 * (lane & ~3u));
+#pragma unroll
+        for (int q = 0; q < GROUPS; ++q) b[i][q] = x_at<LANES>(x[i] + q * LANES, lane);
+    }
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i)
+#pragma unroll
+        for (int q = 0; q < GROUPS; ++q) {
+            Fragment f;
+            if (F16) decode_f16(f, w[i][0], w[i][1]);
+            else decode_q8(f, w[i][q], scales[i], q);
+            add(sum, f, b[i][q]);
+        }
+}
+
+// One piece of each of ROWS row blocks: a fragment of x is loaded once for all of them.
+template <bool F16, int ROWS, int NT>
+DEVICE void multiply_rows(float (&sum)[ROWS][NT][2], const uint8_t* const (&piece)[ROWS], const uint4* x, uint32_t lane) {
+    constexpr int GROUPS = F16 ? 1 : 2;
+#pragma unroll
+    for (int q = 0; q < GROUPS; ++q) {
+        Fragment f[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
-            const uint4 w = *reinterpret_cast<const uint4*>(tile[r] + 512 * q + 16 * lane);
-            const uint2 scales = *reinterpret_cast<const uint2*>(tile[r] + 1024 + 8 * (lane / 4));
-            a[r][0][0] = code_pair(w.x, 0x4140), a[r][0][1] = code_pair(w.z, 0x4140);
-            a[r][0][2] = code_pair(w.x, 0x4342), a[r][0][3] = code_pair(w.z, 0x4342);
-            a[r][1][0] = code_pair(w.y, 0x4140), a[r][1][1] = code_pair(w.w, 0x4140);
-            a[r][1][2] = code_pair(w.y, 0x4342), a[r][1][3] = code_pair(w.w, 0x4342);
-            scale[r][0] = q ? f16_hi(scales.x) : f16_lo(scales.x);
-            scale[r][1] = q ? f16_hi(scales.y) : f16_lo(scales.y);
+            const uint4 w = *reinterpret_cast<const uint4*>(piece[r] + 512 * q + 16 * lane);
+            if (F16) decode_f16(f[r], w, *reinterpret_cast<const uint4*>(piece[r] + 512 + 16 * lane));
+            else decode_q8(f[r], w, *reinterpret_cast<const uint2*>(piece[r] + 1024 + 2 * (lane & ~3u)), q);
         }
-        multiply32<ROWS, NT, LANES>(sum, a, x + q * NT * LANES, scale);
-    }
-}
-template <int ROWS, int NT, int LANES>
-DEVICE void multiply_f16(float (&sum)[ROWS][NT][2], const uint8_t* const (&half_tile)[ROWS], const uint4* x) {
-    const uint32_t lane = lane_id();
-    uint32_t a[ROWS][2][4];
-    float one[ROWS][2];
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-        const uint4 w0 = *reinterpret_cast<const uint4*>(half_tile[r] + 16 * lane);
-        const uint4 w1 = *reinterpret_cast<const uint4*>(half_tile[r] + 512 + 16 * lane);
-        a[r][0][0] = w0.x, a[r][0][1] = w1.x, a[r][0][2] = w0.y, a[r][0][3] = w1.y;
-        a[r][1][0] = w0.z, a[r][1][1] = w1.z, a[r][1][2] = w0.w, a[r][1][3] = w1.w;
-        one[r][0] = one[r][1] = 1.f;
+        for (int j = 0; j < NT; ++j) {
+            const uint4 b = x[(q * NT + j) * 32 + lane];
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r) add(sum[r][j], f[r], b);
+        }
     }
-    multiply32<ROWS, NT, LANES>(sum, a, x, one);
 }
 
 // One output of one row: stored, or through the hyper-connection post step X'[b] = post_b y + sum_a C[a][b] X[a].
@@ -285,17 +322,74 @@ template <int K, int N> DEVICE void take_x(const Segment& s, uint32_t n, uint32_
     parity ^= 1;
 }
 
-template <int K, int N>
-DEVICE void consume(const DenseArgs& a, uint32_t first, uint32_t end, uint8_t* ring, uint4* x, float* sums, uint64_t* full, uint64_t* empty, uint64_t* arrived) {
+// What a consumer warp knows of the ring.
+struct Reader {
+    const uint8_t* ring;
+    uint64_t *full, *empty;
+    uint32_t slot, parity;
+};
+template <int SLOTS> DEVICE const uint8_t* next_slot(Reader& r) {
+    const uint8_t* at = r.ring + r.slot * SLOT;
+    mbar_wait(r.full + r.slot, r.parity);
+    if (++r.slot == SLOTS) r.slot = 0, r.parity ^= 1;
+    return at;
+}
+
+// All pieces of a pass and a block of x.
+template <int K, int N, bool F16>
+DEVICE void multiply(float (&sum)[Plan<K, N>::ROWS][Plan<K, N>::NT][2], Reader& reader, const uint4* x, uint32_t pieces, uint32_t count, uint32_t thread) {
     using P = Plan<K, N>;
-    const uint32_t warp = threadIdx.x / 32, kw = warp % P::KW;
-    uint32_t slot = 0, parity = 0, x_parity = 0, held = 0;
+    constexpr uint32_t PIECE = F16 ? F16_PIECE : Q8_PIECE, X_PIECE = (F16 ? 1 : 2) * P::NT * P::LANES;
+    const uint32_t lane = thread % 32, warp = thread / 32, kw = warp % P::KW;
+    const uint4* xs = x + kw * X_PIECE;
+    for (uint32_t p = 0; p < pieces;) {
+        const uint32_t first = reader.slot;
+        if (P::ROWS == 1) {
+            const bool two = p + P::KW < pieces;
+            const uint8_t* piece[2];
+            piece[0] = next_slot<P::SLOTS>(reader) + warp * PIECE;
+            if (two) {
+                piece[1] = next_slot<P::SLOTS>(reader) + warp * PIECE;
+                const uint4* at[2] = {xs, xs + P::KW * X_PIECE};
+                if (p + P::KW + kw < pieces)
+                    multiply_run<F16, 2, P::LANES>(sum[0][0], piece, at, lane);
+                else // the last round is not whole
+                    multiply_run<F16, 1, P::LANES>(sum[0][0], {piece[0]}, {xs}, lane);
+                p += 2 * P::KW, xs += 2 * P::KW * X_PIECE;
+            } else {
+                if (p + kw < pieces) multiply_run<F16, 1, P::LANES>(sum[0][0], {piece[0]}, {xs}, lane);
+                p += P::KW, xs += P::KW * X_PIECE;
+            }
+            __syncwarp();
+            if (lane == 0) {
+                mbar_arrive(reader.empty + first);
+                if (two) mbar_arrive(reader.empty + (first + 1) % P::SLOTS);
+            }
+        } else {
+            const uint8_t* piece[P::ROWS];
+            piece[0] = next_slot<P::SLOTS>(reader) + warp * PIECE;
+#pragma unroll
+            for (int r = 1; r < P::ROWS; ++r) // past the last unit: multiplied in vain
+                piece[r] = r < count ? next_slot<P::SLOTS>(reader) + warp * PIECE : piece[0];
+            if (p + kw < pieces) multiply_rows<F16, P::ROWS, P::NT>(sum, piece, xs, lane);
+            p += P::KW, xs += P::KW * X_PIECE;
+            __syncwarp();
+            if (lane == 0)
+                for (uint32_t r = 0; r < count; ++r) mbar_arrive(reader.empty + (first + r) % P::SLOTS);
+        }
+    }
+}
+
+template <int K, int N>
+DEVICE void consume(const DenseArgs& a, uint32_t first, uint32_t end, Reader reader, uint4* x, float* sums, uint64_t* arrived) {
+    using P = Plan<K, N>;
+    const uint32_t thread = held_thread();
+    uint32_t x_parity = 0, held = 0;
     const float* held_x = nullptr;
     for (uint32_t unit = first; unit < end;) {
         const Pass pass = pass_at(a, unit, end, P::ROWS);
         const Segment& s = a.segments[pass.segment];
         const Cut<K, N> cut(s, pass.split);
-        const uint32_t piece = s.f16 ? F16_PIECE : Q8_PIECE, groups32 = s.f16 ? 1 : 2;
         float sum[P::ROWS][P::NT][2] = {};
         for (uint32_t block = cut.first_block; block < cut.first_block + cut.blocks; ++block) {
             const uint32_t wanted = P::RESIDENT ? 0 : block;
@@ -304,31 +398,11 @@ DEVICE void consume(const DenseArgs& a, uint32_t first, uint32_t end, uint8_t* r
                 held_x = s.x, held = wanted;
             }
             const uint32_t base = P::RESIDENT ? block * cut.per_block : 0;
-            for (uint32_t p = 0; p < cut.per_block; p += P::KW) {
-                const uint8_t* tiles[P::ROWS];
-                uint32_t last = slot;
-#pragma unroll
-                for (int r = 0; r < P::ROWS; ++r) {
-                    if (r < pass.count) {
-                        last = slot;
-                        mbar_wait(full + slot, parity);
-                        if (++slot == P::SLOTS) slot = 0, parity ^= 1;
-                    }
-                    tiles[r] = ring + last * SLOT + warp * piece; // past the last unit: multiplied in vain
-                }
-                if (p + kw < cut.per_block) {
-                    const uint4* xs = x + (base + p + kw) * groups32 * P::NT * P::LANES;
-                    if (s.f16)
-                        multiply_f16<P::ROWS, P::NT, P::LANES>(sum, tiles, xs);
-                    else
-                        multiply_q8<P::ROWS, P::NT, P::LANES>(sum, tiles, xs);
-                }
-                __syncwarp();
-                if (lane_id() == 0) {
-                    mbar_arrive(empty + last);
-                    if (P::ROWS > 1 && pass.count > 1) mbar_arrive(empty + (last + P::SLOTS - 1) % P::SLOTS);
-                }
-            }
+            const uint4* xs = x + base * (s.f16 ? 1 : 2) * P::NT * P::LANES;
+            if (s.f16)
+                multiply<K, N, true>(sum, reader, xs, cut.per_block, pass.count, thread);
+            else
+                multiply<K, N, false>(sum, reader, xs, cut.per_block, pass.count, thread);
         }
 #pragma unroll
         for (int r = 0; r < P::ROWS; ++r)
@@ -354,15 +428,14 @@ template <int K, int N> DEVICE void dense(const DenseArgs& a) {
         mbar_fence_init();
     }
     __syncthreads();
-    const uint32_t first = uint32_t(uint64_t(a.units) * blockIdx.x / gridDim.x);
-    const uint32_t end = uint32_t(uint64_t(a.units) * (blockIdx.x + 1) / gridDim.x);
+    const uint32_t first = first_unit(a, blockIdx.x), end = blockIdx.x + 1 == gridDim.x ? a.units : first_unit(a, blockIdx.x + 1);
     if (threadIdx.x >= CONSUMERS) {
         produce<K, N>(a, first, end, ring, full, empty); // weights only: no need to wait
         pdl_wait();
     } else {
         pdl_trigger();
         pdl_wait();
-        consume<K, N>(a, first, end, ring, x, sums, full, empty, arrived);
+        consume<K, N>(a, first, end, {ring, full, empty, 0, 0}, x, sums, arrived);
     }
 }
 

@@ -12,8 +12,7 @@ struct KeepArgs {
 static_assert(sizeof(KeepArgs) == 32, "mirrored in draft.rs");
 
 extern "C" __global__ void keep_streams(const KeepArgs a) {
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const StepRow at = a.step[blockIdx.x];
     if (at.end - at.pos > a.hidden.per_slot) return;
     float4* to = reinterpret_cast<float4*>(ring_at(a.hidden, at.slot, at.state));
@@ -36,8 +35,7 @@ static_assert(sizeof(DraftNormArgs) == 72, "mirrored in draft.rs");
 
 extern "C" __global__ void draft_norm(const DraftNormArgs a) {
     __shared__ float scratch[32];
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const StepRow at = a.step[blockIdx.x];
     const bool token = blockIdx.y == 0;
     const uint16_t* embedded = a.table + size_t(at.token) * N_EMBD;
@@ -61,8 +59,7 @@ struct DraftAddArgs {
 static_assert(sizeof(DraftAddArgs) == 16, "mirrored in draft.rs");
 
 extern "C" __global__ void draft_add(const DraftAddArgs a) {
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const float* e = a.e + size_t(blockIdx.x) * N_EMBD;
     float* streams = a.streams + size_t(blockIdx.x) * HC * N_EMBD;
     for (uint32_t i = threadIdx.x; i < HC * N_EMBD; i += blockDim.x) streams[i] += e[i % N_EMBD];

@@ -10,8 +10,7 @@ struct EmbedArgs {
 static_assert(sizeof(EmbedArgs) == 24, "mirrored in embed.rs");
 
 extern "C" __global__ void embed(const EmbedArgs a) {
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const uint16_t* from = a.table + size_t(a.step[blockIdx.x].token) * N_EMBD;
     float* to = a.streams + size_t(blockIdx.x) * HC * N_EMBD;
     for (uint32_t d = threadIdx.x; d < N_EMBD; d += blockDim.x) {

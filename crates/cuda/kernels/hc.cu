@@ -57,8 +57,7 @@ template <int OUTPUTS, bool WIDE> DEVICE void products(const HcArgs& a) {
         for (int o = 0; o < OUTPUTS; ++o)
             w[o] = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(a.fn) + size_t(o) * HC * N_EMBD + at);
     }
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (OUTPUTS == HC && a.step[row].logits == NO_LOGITS) return;
     const float4* from = reinterpret_cast<const float4*>(a.streams + size_t(row) * HC * N_EMBD + at);
     const float4 x0 = from[0], x1 = from[1];
@@ -92,8 +91,7 @@ extern "C" __global__ void __launch_bounds__(512) hc_products_rows(const HcArgs 
     constexpr int ROWS = 8, WARPS = 16, EACH = HC * N_EMBD / WARPS; // k of a warp
     static_assert(EACH % 32 == 0, "whole groups of 32");
     __shared__ float sums[WARPS][PARTIAL][ROWS];
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const uint32_t warp = threadIdx.x / 32, lane = lane_id(), g = lane / 4, t = lane % 4;
     const uint16_t* fn = static_cast<const uint16_t*>(a.fn) + warp * EACH + 8 * t;
     float c[2][2][4] = {}, squares[2] = {};
@@ -200,8 +198,7 @@ constexpr int CHUNKS = (N_EMBD / 4 + COLLAPSE - 1) / COLLAPSE; // of four column
 template <int OUTPUTS> DEVICE void collapse(const HcArgs& a) {
     __shared__ float m[PARTIAL], warps[COLLAPSE / 32];
     const uint32_t row = blockIdx.x, warp = threadIdx.x / 32;
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (OUTPUTS == HC && a.step[row].logits == NO_LOGITS) return;
     const float* streams = a.streams + size_t(row) * HC * N_EMBD;
     float4 v[CHUNKS][HC];
@@ -272,8 +269,7 @@ struct HcPostArgs {
 static_assert(sizeof(HcPostArgs) == 24, "mirrored in hc.rs");
 
 extern "C" __global__ void __launch_bounds__(512) hc_post(const HcPostArgs a) {
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const uint32_t row = blockIdx.x;
     float mix[MIX];
 #pragma unroll

@@ -8,8 +8,7 @@ extern "C" __global__ __launch_bounds__(256, 2) void index_score(const SelectArg
     __shared__ float weights[INDEX_HEADS];
     const uint32_t tid = threadIdx.x, warp = tid / 32, g = lane_id() / 4, t = lane_id() % 4, row = blockIdx.y;
     const uint32_t visible = candidates_of(a, row), slot = a.step[a.first_row + row].slot;
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (256 * blockIdx.x >= visible) return;
     const size_t query = size_t(a.first_row + row) * N_INDEX_HEAD;
     for (uint32_t i = tid; i < INDEX_TILES * 128; i += 256) {
@@ -145,8 +144,7 @@ DEVICE void load_scores(const float* scores, uint32_t count, uint32_t (&keys)[PE
 extern "C" __global__ __launch_bounds__(1024) void index_slice(const SelectArgs a) {
     const uint32_t row = blockIdx.y, base = SLICE * blockIdx.x;
     const uint32_t visible = candidates_of(a, row);
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (base >= visible) return;
     const uint32_t count = min(SLICE, visible - base);
     uint32_t keys[PER_THREAD];
@@ -159,8 +157,7 @@ extern "C" __global__ __launch_bounds__(1024) void index_slice(const SelectArgs 
 extern "C" __global__ __launch_bounds__(1024) void index_top(const SelectArgs a) {
     const uint32_t row = blockIdx.x;
     const uint32_t visible = candidates_of(a, row);
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (visible == 0) return;
     const float* scores = a.scores + size_t(row) * a.stride;
     const uint32_t* candidates = a.candidates + size_t(row) * a.slices * TOP_K;

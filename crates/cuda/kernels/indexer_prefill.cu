@@ -9,8 +9,7 @@ extern "C" __global__ __launch_bounds__(256) void index_pack(const SelectArgs a)
     __shared__ float q[INDEX_HEADS][INDEX + 4];
     const uint32_t row = blockIdx.x;
     const bool wanted = candidates_of(a, row) > 0;
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     if (!wanted) return;
     const size_t query = size_t(a.first_row + row) * N_INDEX_HEAD;
     for (uint32_t i = threadIdx.x; i < INDEX_HEADS * INDEX / 4; i += 256) {
@@ -50,8 +49,7 @@ extern "C" __global__ __launch_bounds__(544, 1) void index_score_prefill(const S
         mbar_fence_init();
     }
     __syncthreads();
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     uint32_t stage = 0, turn = 0;
     auto step = [&] { stage = stage + 1 == STAGES ? (turn ^= 1, 0) : stage + 1; };
     if (warp == WARPS) {

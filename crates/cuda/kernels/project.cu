@@ -78,8 +78,7 @@ DEVICE void pool_inputs(const StepRow& at, uint32_t row, const Partial& value, c
 
 extern "C" __global__ void __launch_bounds__(128) project_finish(const __grid_constant__ ProjectArgs a) {
     __shared__ float scratch[4];
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const uint32_t row = blockIdx.x;
     switch (blockIdx.y) {
     case 0: norm_q(a, row, scratch); break;

@@ -13,8 +13,7 @@ struct QueryArgs {
 static_assert(sizeof(QueryArgs) == 40, "mirrored in query.rs");
 
 extern "C" __global__ void __launch_bounds__(128) query_finish(const QueryArgs a) {
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const uint32_t row = blockIdx.x, lane = lane_id(), pos = a.step[row].pos;
     uint32_t head = blockIdx.y * 4 + threadIdx.x / 32;
     if (head < N_HEAD) {

@@ -59,8 +59,7 @@ DEVICE float4 summed(const RouteArgs& a, const float* sums, uint32_t row, uint32
 extern "C" __global__ void __launch_bounds__(256) route_finish(const RouteArgs a) {
     __shared__ float scores[32 * EACH];
     __shared__ uint32_t ids[N_USED];
-    pdl_wait();
-    pdl_trigger();
+    pdl_enter();
     const uint32_t row = blockIdx.x;
     if (blockIdx.y > 0) {
         const uint32_t d = (blockIdx.y - 1) * 1024 + 4 * threadIdx.x;

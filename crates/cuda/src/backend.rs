@@ -42,6 +42,8 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Told what takes long before that: kernels that are compiled.
     pub notice: Option<Notice>,
+    /// experiment
+    pub defines: Vec<String>,
     /// Run every step kernel by kernel, replay nothing.
     pub eager: bool,
 }
@@ -84,7 +86,8 @@ impl Cuda {
     pub fn new(shape: &Shape, limits: Limits, draft: bool, options: Options) -> Result<Cuda> {
         let device = Device::open(options.device)?;
         check_shape(&device, shape)?;
-        let program = Program::load(&device, shape, options.cache.as_deref(), options.notice.as_ref())?;
+        let (cache, notice) = (options.cache.as_deref(), options.notice.as_ref());
+        let program = Program::load(&device, shape, &options.defines, cache, notice)?;
         let scratch = Scratch::allocate(shape, limits, draft, &mut |bytes| device.alloc(bytes))?;
         let tables = RopeTables::new(shape);
         let iq2_grid = device.alloc(size_of_val(&IQ2_XXS_GRID))?;
