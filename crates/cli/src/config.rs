@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ds4_engine::SamplingParams;
 
 use crate::failure::usage;
-use crate::flags::{Diagnostic, Flags, PromptFlag, ThinkFlag};
+use crate::flags::{BackendFlag, Diagnostic, Flags, PromptFlag, ThinkFlag};
 
 /// Context of an interactive or one-shot run unless told otherwise; a smaller model lowers it.
 const DEFAULT_CTX: u32 = 32_768;
@@ -96,6 +96,8 @@ pub(crate) struct Runtime {
     /// Support file with the model's draft block.
     pub(crate) mtp: Option<ModelSource>,
     pub(crate) backend: Backend,
+    /// Number of the card, for backends that have any.
+    pub(crate) device: usize,
     /// `None`: `DEFAULT_CTX`, or less if the model was trained for less.
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
@@ -110,17 +112,32 @@ pub(crate) struct Runtime {
 /// What evaluates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Backend {
+    /// The best that is there for the model, until `device::settle` has looked.
     #[default]
+    Auto,
     Cpu,
+    Cuda,
     /// A script, the one inside the program if no file is named.
     Stub(Option<PathBuf>),
+}
+
+impl Backend {
+    /// As `--backend` names it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Stub(_) => "stub",
+        }
+    }
 }
 
 impl Runtime {
     /// The context for a model trained for `trained` tokens; a script was trained for nothing.
     pub(crate) fn context(&self, trained: u32) -> anyhow::Result<u32> {
         match self.ctx {
-            Some(ctx) if self.backend != Backend::Cpu => Ok(ctx),
+            Some(ctx) if matches!(self.backend, Backend::Stub(_)) => Ok(ctx),
             Some(ctx) if ctx > trained => {
                 Err(usage(format!("invalid value for --ctx: {ctx}: the model was made for at most {trained}")))
             }
@@ -179,14 +196,25 @@ impl Config {
 }
 
 pub(crate) fn runtime(flags: &Flags) -> anyhow::Result<Runtime> {
-    let backend = match (flags.stub, flags.stub_script.clone()) {
-        (false, None) => Backend::Cpu,
-        (false, Some(_)) => return Err(usage("--stub-script needs --backend stub")),
-        (true, _) if flags.mtp.is_some() => return Err(usage("--mtp and --backend stub cannot be combined")),
-        (true, script) => Backend::Stub(script),
+    let backend = match (flags.backend, flags.stub_script.clone()) {
+        (BackendFlag::Stub, _) if flags.mtp.is_some() => {
+            return Err(usage("--mtp and --backend stub cannot be combined"));
+        }
+        (BackendFlag::Stub, script) => Backend::Stub(script),
+        (_, Some(_)) => return Err(usage("--stub-script needs --backend stub")),
+        (BackendFlag::Auto, None) => Backend::Auto,
+        (BackendFlag::Cpu, None) => Backend::Cpu,
+        (BackendFlag::Cuda, None) if flags.quality => {
+            return Err(usage("--quality and --cuda cannot be combined: a card holds cache rows as stored codes"));
+        }
+        (BackendFlag::Cuda, None) => Backend::Cuda,
     };
+    if flags.device.is_some() && backend != Backend::Cuda {
+        return Err(usage("--device needs --cuda"));
+    }
     Ok(Runtime {
         backend,
+        device: flags.device.unwrap_or(0),
         mtp: flags.mtp.clone().map(ModelSource::File),
         ctx: flags.ctx,
         threads: flags.threads,
@@ -286,6 +314,12 @@ mod tests {
             message(&["--backend", "stub", "--stub-script", "f", "--cpu"]),
             "--stub-script needs --backend stub"
         );
+        assert_eq!(
+            message(&["--cuda", "--quality"]),
+            "--quality and --cuda cannot be combined: a card holds cache rows as stored codes"
+        );
+        assert_eq!(message(&["--device", "1"]), "--device needs --cuda");
+        assert_eq!(message(&["--device", "1", "--cuda", "--cpu"]), "--device needs --cuda");
         let both = ["--backend", "stub", "--mtp", "f"];
         assert_eq!(message(&both), "--mtp and --backend stub cannot be combined");
         assert_eq!(message(&["--json", "--stream-json", "-p", "a"]), "--json and --stream-json cannot be combined");
@@ -303,6 +337,16 @@ mod tests {
         assert_eq!(ModelSource::resolve(None, &around(Some("b"), true)), file("b"));
         assert_eq!(ModelSource::resolve(None, &around(None, true)), file(DEFAULT_MODEL));
         assert_eq!(ModelSource::resolve(None, &around(None, false)), ModelSource::Embedded);
+    }
+
+    #[test]
+    fn the_last_word_about_the_backend_counts() {
+        let backend = |words: &[&str]| resolve(words, true).expect("config").runtime.backend;
+        assert_eq!(backend(&[]), Backend::Auto);
+        assert_eq!(backend(&["--quality"]), Backend::Auto);
+        assert_eq!(backend(&["--cuda", "--cpu"]), Backend::Cpu);
+        assert_eq!(backend(&["--cpu", "--backend", "cuda"]), Backend::Cuda);
+        assert_eq!(resolve(&["--cuda", "--device", "3"], true).expect("config").runtime.device, 3);
     }
 
     #[test]

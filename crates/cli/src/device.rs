@@ -2,16 +2,17 @@
 //! engine's door.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
 use ds4_cpu::{Cpu, Isa};
+use ds4_cuda::{Card, Cuda};
 use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig};
 use ds4_gguf::Gguf;
 use ds4_model::{
-    Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span, StreamTrace,
-    Transformer, validate_draft,
+    Backend as Stages, Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span,
+    StreamTrace, Transformer, validate_draft,
 };
 use ds4_testkit::{Report, Scope, Script, ScriptedModel, device_suite};
 use ds4_text::Tokenizer;
@@ -19,8 +20,9 @@ use ds4_text::Tokenizer;
 use crate::config::{Backend, DEFAULT_MODEL, ModelSource, Runtime};
 use crate::failure::usage;
 use crate::file::read_text;
-use crate::flags::BACKENDS;
-use crate::{embedded, memory, terminal};
+use crate::memory::Room;
+use crate::progress::Loading;
+use crate::{embedded, memory, state, terminal};
 
 /// A model file with what its metadata says; no weight has been touched.
 pub(crate) struct ModelFile {
@@ -70,10 +72,94 @@ fn open_draft(source: &ModelSource, shape: &Shape) -> anyhow::Result<Gguf> {
     Ok(gguf)
 }
 
+/// Most rows of a prefill step on a card, which is slow on few.
+const CARD_ROWS: u32 = 4096;
+
+/// Decides where a model runs if the user has not, and makes sure that a card which was asked for is there.
+pub(crate) fn settle(model: &ModelSource, runtime: &mut Runtime, quiet: bool) -> anyhow::Result<()> {
+    match runtime.backend {
+        Backend::Cuda => drop(ds4_cuda::available(runtime.device)?),
+        Backend::Auto => {
+            let card = || ds4_cuda::has_cards().then(|| ds4_cuda::available(runtime.device));
+            let (backend, why) = choose(model, runtime.quality, card);
+            if let Some(why) = why.filter(|_| !quiet) {
+                terminal::note(format_args!("ds4: running on the CPU: {why}"));
+            }
+            runtime.backend = backend;
+        }
+        Backend::Cpu | Backend::Stub(_) => {}
+    }
+    Ok(())
+}
+
+/// A usable card for a model from a file, else the CPU; and why not, where somebody might have expected it. `card` is `None`
+/// where nobody does.
+fn choose(
+    model: &ModelSource,
+    quality: bool,
+    card: impl FnOnce() -> Option<ds4_model::Result<Card>>,
+) -> (Backend, Option<String>) {
+    if *model == ModelSource::Embedded {
+        return (Backend::Cpu, None);
+    }
+    match card() {
+        None => (Backend::Cpu, None),
+        Some(Ok(card)) if quality => (Backend::Cpu, Some(format!("--quality is not for {}", card.name))),
+        Some(Ok(_)) => (Backend::Cuda, None),
+        Some(Err(error)) => (Backend::Cpu, Some(error.to_string())),
+    }
+}
+
+/// What a model runs on, for people.
+pub(crate) struct Hardware {
+    pub(crate) name: String,
+    /// Of a card.
+    pub(crate) uuid: Option<String>,
+}
+
+pub(crate) fn hardware(runtime: &Runtime) -> anyhow::Result<Hardware> {
+    if runtime.backend == Backend::Cuda {
+        let Card { name, uuid, .. } = ds4_cuda::available(runtime.device)?;
+        return Ok(Hardware { name, uuid: Some(uuid) });
+    }
+    let name = format!("{}, {} threads", Isa::detect().name(), threads(runtime.threads));
+    Ok(Hardware { name, uuid: None })
+}
+
+/// The memory that a model would use.
+pub(crate) fn room(runtime: &Runtime) -> anyhow::Result<Room> {
+    match runtime.backend {
+        Backend::Cuda => Ok(Room { free: Some(ds4_cuda::free_memory(runtime.device)?), weights: true }),
+        _ => Ok(Room { free: memory::available(), weights: false }),
+    }
+}
+
+/// How loading is told of.
+pub(crate) enum Telling {
+    Silent,
+    /// In lines of `ds4`.
+    Lines,
+    /// In lines of the server, which itself says what memory is for, and as the part that is loaded.
+    Server(Arc<dyn Fn(f64) + Send + Sync>),
+}
+
+impl Telling {
+    fn unless(quiet: bool) -> Self {
+        if quiet { Self::Silent } else { Self::Lines }
+    }
+
+    /// Who speaks.
+    fn name(&self) -> &'static str {
+        if matches!(self, Self::Server(_)) { "ds4-server" } else { "ds4" }
+    }
+}
+
 /// A model behind the engine's door.
 pub(crate) struct Loaded {
     pub(crate) file: ModelFile,
     pub(crate) engine: EngineHandle,
+    /// Name of what evaluates.
+    pub(crate) backend: &'static str,
 }
 
 /// Who sits at the engine, beside what the user chooses.
@@ -101,7 +187,7 @@ impl Default for Seats {
 
 impl Loaded {
     pub(crate) fn open(file: ModelFile, runtime: &Runtime, quiet: bool) -> anyhow::Result<Self> {
-        Self::open_with(file, runtime, Seats::default(), quiet, |model| model)
+        Self::open_with(file, runtime, Seats::default(), &Telling::unless(quiet), |model| model)
     }
 
     /// As `open`, for several requests side by side; `wrap` may put something around the model.
@@ -109,13 +195,15 @@ impl Loaded {
         file: ModelFile,
         runtime: &Runtime,
         seats: Seats,
-        quiet: bool,
+        telling: &Telling,
         wrap: impl FnOnce(Box<dyn Model>) -> Box<dyn Model>,
     ) -> anyhow::Result<Self> {
         let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
-        let model = match &runtime.backend {
-            Backend::Cpu => Self::load(&file, runtime, seats.random_selection, limits, quiet)?,
-            Backend::Stub(script) => stub(&file, limits, script.as_deref())?,
+        let model = if let Backend::Stub(script) = &runtime.backend {
+            stub(&file, limits, script.as_deref())?
+        } else {
+            let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
+            load(&file.gguf, draft.as_ref(), limits, runtime, seats.random_selection, telling)?
         };
         let default = EngineConfig::default();
         let config = EngineConfig {
@@ -126,37 +214,7 @@ impl Loaded {
             ..default
         };
         let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
-        Ok(Self { file, engine })
-    }
-
-    /// The model on the CPU, if it fits.
-    fn load(
-        file: &ModelFile,
-        runtime: &Runtime,
-        random_selection: Option<u64>,
-        limits: Limits,
-        quiet: bool,
-    ) -> anyhow::Result<Box<dyn Model>> {
-        let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
-        let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
-        let draft = draft.as_ref();
-        let plan = plan(&file.gguf, draft, limits, precision)?;
-        if !quiet {
-            terminal::note(memory::line(&plan, limits.context));
-        }
-        memory::check(&plan, limits.context, |context| {
-            Ok(self::plan(&file.gguf, draft, Limits { context, ..limits }, precision)?.kv)
-        })?;
-        if runtime.warm_weights {
-            [Some(&file.gguf), draft]
-                .into_iter()
-                .flatten()
-                .for_each(|gguf| memory::warm(gguf, threads(runtime.threads), |_| ()));
-        }
-        match random_selection {
-            Some(seed) => load_random_selection(&file.gguf, draft, limits, precision, runtime.threads, seed),
-            None => load(&file.gguf, draft, limits, precision, runtime.threads),
-        }
+        Ok(Self { file, engine, backend: runtime.backend.name() })
     }
 }
 
@@ -179,24 +237,124 @@ pub(crate) fn planned(
     context: u32,
     slots: u32,
 ) -> anyhow::Result<Option<MemoryPlan>> {
-    if runtime.backend != Backend::Cpu {
+    if matches!(runtime.backend, Backend::Stub(_)) {
         return Ok(None);
     }
     let limits = Limits { slots, context, ..limits(&file.shape, runtime)? };
     let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
-    let precision = if runtime.quality { Precision::Quality } else { Precision::Default };
-    plan(&file.gguf, draft.as_ref(), limits, precision).map(Some)
+    plan(&file.gguf, draft.as_ref(), limits, runtime).map(Some)
 }
 
 fn limits(shape: &Shape, runtime: &Runtime) -> anyhow::Result<Limits> {
     let context = runtime.context(shape.context)?;
-    let default = Limits::default();
-    Ok(Limits {
-        context,
-        slots: 1,
-        max_rows: runtime.prefill_chunk.unwrap_or(default.max_rows).min(context),
-        ..default
-    })
+    Ok(Limits { context, slots: 1, max_rows: max_rows(runtime).min(context), ..Limits::default() })
+}
+
+/// Most rows of a step.
+pub(crate) fn max_rows(runtime: &Runtime) -> u32 {
+    let default = if runtime.backend == Backend::Cuda { CARD_ROWS } else { Limits::default().max_rows };
+    runtime.prefill_chunk.unwrap_or(default)
+}
+
+pub(crate) fn plan(gguf: &Gguf, draft: Option<&Gguf>, limits: Limits, runtime: &Runtime) -> anyhow::Result<MemoryPlan> {
+    match runtime.backend {
+        Backend::Cuda => Ok(ds4_cuda::plan(gguf, draft, limits)?),
+        _ => Ok(Transformer::<Cpu>::plan(gguf, draft, limits, precision(runtime).numerics())?),
+    }
+}
+
+/// The model where it is to run, if it fits there; with a seed, one that attends to rows drawn at random.
+pub(crate) fn load(
+    gguf: &Gguf,
+    draft: Option<&Gguf>,
+    limits: Limits,
+    runtime: &Runtime,
+    random: Option<u64>,
+    telling: &Telling,
+) -> anyhow::Result<Box<dyn Model>> {
+    let plan_at = |context| plan(gguf, draft, Limits { context, ..limits }, runtime);
+    let plan = plan_at(limits.context)?;
+    if let Telling::Lines = telling {
+        let backend = match &runtime.backend {
+            Backend::Cuda => format!("cuda ({})", hardware(runtime)?.name),
+            other => other.name().to_owned(),
+        };
+        terminal::note(memory::line(&plan, limits.context, &backend));
+    }
+    room(runtime)?.check(&plan, limits.context, plan_at)?;
+    match runtime.backend {
+        Backend::Cuda => load_on_card(gguf, draft, limits, runtime, random, telling),
+        Backend::Stub(_) => Err(usage("a script cannot be measured: leave out --backend stub")),
+        Backend::Cpu | Backend::Auto => {
+            if runtime.warm_weights {
+                let files = [Some(gguf), draft].into_iter().flatten();
+                files.for_each(|gguf| memory::warm(gguf, threads(runtime.threads), |_| ()));
+            }
+            let precision = precision(runtime);
+            let cpu = Cpu::new(&Shape::from_gguf(gguf)?, options(precision, runtime.threads))?;
+            assemble(cpu, gguf, draft, limits, precision, random)
+        }
+    }
+}
+
+fn load_on_card(
+    gguf: &Gguf,
+    draft: Option<&Gguf>,
+    limits: Limits,
+    runtime: &Runtime,
+    random: Option<u64>,
+    telling: &Telling,
+) -> anyhow::Result<Box<dyn Model>> {
+    let bytes = [Some(gguf), draft].into_iter().flatten().flat_map(Gguf::tensors).map(|tensor| tensor.bytes).sum();
+    let (name, quiet) = (telling.name(), matches!(telling, Telling::Silent));
+    let part = match telling {
+        Telling::Server(part) => Some(Arc::clone(part)),
+        _ => None,
+    };
+    // The clock starts when kernels are there.
+    let loading = Arc::new(OnceLock::<Loading>::new());
+    let heard = Arc::clone(&loading);
+    let mut options = card_options(runtime, name, quiet);
+    options.progress = Some(Arc::new(move |bytes| {
+        let loaded = heard.get().map_or(0.0, |loading| loading.add(bytes));
+        if let Some(part) = &part {
+            part(loaded);
+        }
+    }));
+    let cuda = Cuda::new(&Shape::from_gguf(gguf)?, limits, draft.is_some(), options)?;
+    let loading = loading.get_or_init(|| Loading::new(bytes, quiet));
+    let model = assemble(cuda, gguf, draft, limits, Precision::Default, random)?;
+    loading.finish(name);
+    Ok(model)
+}
+
+/// The card that was chosen, and where its kernels are kept.
+fn card_options(runtime: &Runtime, name: &'static str, quiet: bool) -> ds4_cuda::Options {
+    let notice = move |what: &str| terminal::note(format_args!("{name}: {what}"));
+    ds4_cuda::Options {
+        device: runtime.device,
+        cache: state::cache().map(|folder| folder.join("kernels")),
+        notice: if quiet { None } else { Some(Arc::new(notice)) },
+        ..ds4_cuda::Options::default()
+    }
+}
+
+fn assemble<B: Stages + 'static>(
+    backend: B,
+    gguf: &Gguf,
+    draft: Option<&Gguf>,
+    limits: Limits,
+    precision: Precision,
+    random: Option<u64>,
+) -> anyhow::Result<Box<dyn Model>> {
+    let numerics = precision.numerics();
+    let Some(seed) = random else { return Ok(Box::new(Transformer::new(backend, gguf, draft, limits, numerics)?)) };
+    let probe = RandomSelect::new(Shape::from_gguf(gguf)?.index_top_k, seed);
+    Ok(Box::new(Transformer::new(Probed::new(backend, probe), gguf, draft, limits, numerics)?))
+}
+
+fn precision(runtime: &Runtime) -> Precision {
+    if runtime.quality { Precision::Quality } else { Precision::Default }
 }
 
 /// Arithmetic of a run.
@@ -228,50 +386,16 @@ pub(crate) fn tokenizer(model: Option<&Path>) -> anyhow::Result<Tokenizer> {
     }
 }
 
-pub(crate) fn plan(
-    gguf: &Gguf,
-    draft: Option<&Gguf>,
-    limits: Limits,
-    precision: Precision,
-) -> anyhow::Result<MemoryPlan> {
-    Ok(Transformer::<Cpu>::plan(gguf, draft, limits, precision.numerics())?)
-}
-
 /// Threads of a run.
 pub(crate) fn threads(given: Option<usize>) -> usize {
     given.unwrap_or_else(|| thread::available_parallelism().map_or(1, std::num::NonZero::get))
-}
-
-pub(crate) fn load(
-    gguf: &Gguf,
-    draft: Option<&Gguf>,
-    limits: Limits,
-    precision: Precision,
-    threads: Option<usize>,
-) -> anyhow::Result<Box<dyn Model>> {
-    Ok(ds4_cpu::load_with_draft(gguf, draft, limits, options(precision, threads))?)
-}
-
-/// The model with the indexer's choice replaced by a random one.
-fn load_random_selection(
-    gguf: &Gguf,
-    draft: Option<&Gguf>,
-    limits: Limits,
-    precision: Precision,
-    threads: Option<usize>,
-    seed: u64,
-) -> anyhow::Result<Box<dyn Model>> {
-    let shape = Shape::from_gguf(gguf)?;
-    let cpu = Cpu::new(&shape, options(precision, threads))?;
-    let probed = Probed::new(cpu, RandomSelect::new(shape.index_top_k, seed));
-    Ok(Box::new(Transformer::new(probed, gguf, draft, limits, precision.numerics())?))
 }
 
 fn options(precision: Precision, threads: Option<usize>) -> ds4_cpu::Options {
     ds4_cpu::Options { threads: self::threads(threads), numerics: precision.numerics() }
 }
 
-/// A model for exactly `context` tokens fed in chunks of at most `chunk`; what it was made for does not limit it.
+/// A model on the CPU for exactly `context` tokens fed in chunks of at most `chunk`; what it was made for does not limit it.
 pub(crate) fn load_for_test(
     gguf: &Gguf,
     context: usize,
@@ -279,7 +403,8 @@ pub(crate) fn load_for_test(
     precision: Precision,
     threads: Option<usize>,
 ) -> anyhow::Result<Box<dyn Model>> {
-    load(gguf, None, test_limits(context, chunk)?, precision, threads)
+    let cpu = Cpu::new(&Shape::from_gguf(gguf)?, options(precision, threads))?;
+    assemble(cpu, gguf, None, test_limits(context, chunk)?, precision, None)
 }
 
 fn test_limits(context: usize, rows: usize) -> anyhow::Result<Limits> {
@@ -304,31 +429,51 @@ pub(crate) fn trace(
     Ok(std::mem::take(&mut model.backend_mut().probe.layers))
 }
 
-/// Examines a backend by the testkit's suite. A further one is a further arm: how it is opened for a shape and limits.
-pub(crate) fn check(
-    backend: &str,
-    scope: Scope<'_>,
-    threads: Option<usize>,
-    progress: &mut dyn FnMut(&str),
-) -> anyhow::Result<Report> {
-    match backend {
-        "cpu" => {
+/// Examines a backend by the testkit's suite; the CPU unless another was asked for.
+pub(crate) fn check(runtime: &Runtime, scope: Scope<'_>, progress: &mut dyn FnMut(&str)) -> anyhow::Result<Report> {
+    match runtime.backend {
+        Backend::Auto | Backend::Cpu => {
             // The best instruction set is the reference. The portable one takes long where others are better: it emulates
             // fused multiply-adds.
             let isa = Isa::available().into_iter().nth(1).unwrap_or(Isa::Portable);
-            let options = options(Precision::Default, threads);
+            let options = options(Precision::Default, runtime.threads);
             Ok(device_suite(scope, &mut |shape, _| Cpu::with_isa(shape, options, isa), progress))
         }
-        other => {
-            let known = BACKENDS.join(", ");
-            Err(usage(format!("invalid value for --backend: {other}: this build has {known}")))
+        Backend::Cuda => {
+            ds4_cuda::available(runtime.device)?;
+            // Not `once`: every shape of the suite has kernels of its own.
+            let options = card_options(runtime, "ds4", true);
+            Ok(device_suite(scope, &mut |shape, limits| Cuda::new(shape, limits, true, options.clone()), progress))
         }
+        Backend::Stub(_) => Err(usage("a script has no stages: leave out --backend stub")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_file_runs_on_a_usable_card_and_everything_else_on_the_cpu() {
+        let file = ModelSource::File("f".into());
+        let card = || {
+            let card = Card { name: "NVIDIA H200".to_owned(), capability: (9, 0), uuid: String::new() };
+            Some(Ok(card))
+        };
+        assert_eq!(choose(&file, false, card), (Backend::Cuda, None));
+        assert_eq!(choose(&file, true, card), (Backend::Cpu, Some("--quality is not for NVIDIA H200".to_owned())));
+        assert_eq!(choose(&ModelSource::Embedded, false, card), (Backend::Cpu, None));
+        assert_eq!(choose(&file, false, || None), (Backend::Cpu, None));
+        let old = ds4_model::Error::Device { device: "cuda:0".to_owned(), what: "too old".to_owned() };
+        assert_eq!(choose(&file, false, || Some(Err(old))), (Backend::Cpu, Some("device cuda:0: too old".to_owned())));
+    }
+
+    #[test]
+    fn steps_are_longer_on_a_card_unless_told_otherwise() {
+        let of = |backend, prefill_chunk| max_rows(&Runtime { backend, prefill_chunk, ..Runtime::default() });
+        assert_eq!((of(Backend::Cpu, None), of(Backend::Cuda, None)), (512, 4096));
+        assert_eq!((of(Backend::Cpu, Some(7)), of(Backend::Cuda, Some(7))), (7, 7));
+    }
 
     #[test]
     fn random_rows_change_only_what_comes_after_the_first_selection() {
@@ -346,10 +491,10 @@ mod tests {
             }
             rows
         };
-        let own = logits(load(&gguf, None, limits, Precision::Default, Some(2)).expect("a model"));
-        let random = |seed| {
-            logits(load_random_selection(&gguf, None, limits, Precision::Default, Some(2), seed).expect("a model"))
-        };
+        let runtime = Runtime { backend: Backend::Cpu, threads: Some(2), ..Runtime::default() };
+        let open = |seed| load(&gguf, None, limits, &runtime, seed, &Telling::Silent).expect("a model");
+        let own = logits(open(None));
+        let random = |seed| logits(open(Some(seed)));
         let (one, same, other) = (random(1), random(1), random(2));
         let (before, after) = own.split_at(first * shape.n_vocab);
         assert!(one[..before.len()] == *before, "nothing is selected before");

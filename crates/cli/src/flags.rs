@@ -17,7 +17,9 @@ pub(crate) struct Flags {
 
     pub(crate) model: Option<PathBuf>,
     pub(crate) mtp: Option<PathBuf>,
-    pub(crate) stub: bool,
+    pub(crate) backend: BackendFlag,
+    /// Number of a card.
+    pub(crate) device: Option<usize>,
     pub(crate) stub_script: Option<PathBuf>,
     pub(crate) ctx: Option<u32>,
     pub(crate) threads: Option<usize>,
@@ -47,6 +49,18 @@ pub(crate) struct Flags {
     /// Diagnostics with the name they were asked by: two different ones conflict.
     pub(crate) diagnostics: Vec<(&'static str, Diagnostic)>,
     pub(crate) logprobs_top_k: Option<usize>,
+}
+
+/// What is to evaluate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BackendFlag {
+    /// Nothing was said.
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+    /// A script answers.
+    Stub,
 }
 
 /// Where a prompt comes from.
@@ -106,7 +120,6 @@ const LATER: &[&str] = &[
     "--coordinator",
     "--image",
     "--mtp-exact-sampling",
-    "--cuda",
     "--metal",
     "--wgpu",
     "--dspark-strict",
@@ -120,9 +133,9 @@ const LATER: &[&str] = &[
 const LATER_PREFIXES: &[&str] = &["--ssd-streaming", "--dist-", "--metal-graph-"];
 
 /// Devices this build can open.
-pub(crate) const BACKENDS: &[&str] = &["cpu"];
-/// The device that is none: a script answers.
-const STUB: &str = "stub";
+pub(crate) const BACKENDS: &[&str] = &["cpu", "cuda"];
+/// Most cards that a machine may have.
+const MOST_DEVICES: u64 = 1024;
 
 impl Flags {
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
@@ -168,16 +181,19 @@ impl Flags {
             "--quality" => self.quality = true,
             "--warm-weights" => self.warm_weights = true,
             "--no-lock" => self.no_lock = true,
-            "--cpu" => self.stub = false,
-            "--backend" => {
-                let value = args.text(name)?;
-                self.stub = value == STUB;
-                if !self.stub && !BACKENDS.contains(&value.as_str()) {
-                    let known = BACKENDS.join(", ");
-                    return Err(usage(format!("invalid value for --backend: {value}: this build has {known}")));
-                }
-            }
             "--stub-script" => self.stub_script = Some(args.path(name)?),
+            _ => return self.place(name, args),
+        }
+        Ok(true)
+    }
+
+    /// Where a model runs.
+    pub(crate) fn place(&mut self, name: &str, args: &mut Args) -> anyhow::Result<bool> {
+        match name {
+            "--cpu" => self.backend = BackendFlag::Cpu,
+            "--cuda" => self.backend = BackendFlag::Cuda,
+            "--backend" => self.backend = backend(&args.text(name)?)?,
+            "--device" => self.device = Some(args.int(name, 0..=MOST_DEVICES - 1)? as usize),
             _ => return Ok(false),
         }
         Ok(true)
@@ -251,6 +267,18 @@ impl Flags {
     }
 }
 
+fn backend(name: &str) -> anyhow::Result<BackendFlag> {
+    match name {
+        "cpu" => Ok(BackendFlag::Cpu),
+        "cuda" => Ok(BackendFlag::Cuda),
+        "stub" => Ok(BackendFlag::Stub),
+        _ => {
+            let known = BACKENDS.join(", ");
+            Err(usage(format!("invalid value for --backend: {name}: this build has {known}")))
+        }
+    }
+}
+
 /// The error for a name that this build knows but does not serve.
 pub(crate) fn later(name: &str) -> Option<anyhow::Error> {
     let known = LATER.contains(&name) || LATER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -299,7 +327,7 @@ mod tests {
         assert_eq!(message(&["--", "--raw"]), "unexpected argument: --raw");
         assert_eq!(message(&["--mtp-draft", "2"]), "--mtp-draft is not supported by this build");
         assert_eq!(message(&["--ssd-streaming-cache"]), "--ssd-streaming-cache is not supported by this build");
-        assert_eq!(message(&["--backend", "tpu"]), "invalid value for --backend: tpu: this build has cpu");
+        assert_eq!(message(&["--backend", "tpu"]), "invalid value for --backend: tpu: this build has cpu, cuda");
     }
 
     #[test]

@@ -63,13 +63,15 @@ runtime
       --mtp FILE         GGUF file with the model's draft block; answers stay the same
   -c, --ctx N            context tokens (default 32768, less if the model was made for less)
   -t, --threads N        host threads (default: all)
-      --backend NAME     cpu (--cpu is short for it), or stub for tests of programs: a script answers instead of the model
+      --backend NAME     cpu, cuda (--cpu and --cuda are short for them), or stub for tests of programs: a script answers
+                         instead of the model. Default: cuda for a model file where there is a usable card, else cpu
+      --device N         number of the card for --cuda, default 0
       --stub-script FILE the stub's rules: JSON objects with \"when\" (a text of the last message) and \"reply\"; without a
                          script the stub repeats what it is told
-      --quality          float32 cache rows: more memory, closest to the reference
+      --quality          float32 cache rows: more memory, closest to the reference; on the CPU only
       --warm-weights     read the whole file before the start
-      --prefill-chunk N  most tokens of one prefill step
-      --no-lock          answer or chat although another ds4 with a model file is running
+      --prefill-chunk N  most tokens of one prefill step (default 512 on the CPU, 4096 on a card)
+      --no-lock          answer or chat although another ds4 with a model file is running on this device
 Ctrl+C stops the work after its current step, prints what there is and exits with 130; a second one, or one before the work
 began, exits at once. SIGTERM does the same and exits with 143, also out of a chat.
 ";
@@ -224,7 +226,7 @@ RUN
       --repeat N               median of N runs, default 1
       --warmup N               runs before the first one, default 1
       --concurrency LIST       decode of so many copies side by side, as in 1,2,4; needs --extended
-  -t, --threads N; --quality; --prefill-chunk N: see --help runtime
+  -t, --threads N; --quality; --prefill-chunk N; --backend NAME; --cpu; --cuda; --device N: see --help runtime
 OUTPUT
       --csv FILE               instead of standard output
       --extended               more columns: ttft_ms, batch, agg_gen_tps, gen_p50_ms, gen_p99_ms, device_mem_bytes, power_w
@@ -267,7 +269,8 @@ RUN
                                        of --tokens)
       --soft-limit-think-close-rank N  that rank, default 3
       --hard-limit-reply-budget N      with N tokens left </think> is forced (default 512, at most a quarter of --tokens)
-  -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock: see --help runtime
+  -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock; --backend NAME; --cpu; --cuda; --device N: see
+      --help runtime
 OUTPUT
       --plain                lines instead of the screen
       --pause-ms N           rest between two cases on the screen, default 350
@@ -285,7 +288,7 @@ usage: ds4 server [-m MODEL] [OPTIONS]     (also ds4-server)
 OpenAI and Anthropic APIs over HTTP, until SIGTERM or Ctrl+C: running answers are finished, a second signal ends at once.
 MODEL
   -m, --model FILE; --mtp FILE; -c, --ctx N; -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock;
-      --backend NAME: see --help runtime
+      --backend NAME; --cpu; --cuda; --device N: see --help runtime
       --chdir DIR            before anything is opened
   -n, --tokens N             most tokens of an answer when the client says nothing (default 393216; the context ends it)
       --parallel N           sequences side by side (default: what half of the free memory holds, at most 64)
@@ -331,7 +334,8 @@ usage: ds4 check device [OPTIONS]
 Runs synthetic models on a backend and on the CPU side by side and compares every output of every stage; then whole models on
 the backend alone: logits, bits that must be equal, states that go from device to device. Prints a table and a last line
 'N passed, N failed'.
-      --backend NAME         default cpu: the least vector instructions of this machine against its best
+      --backend NAME         cuda (also --cuda; --device N is its number), or the default cpu: the least vector instructions of
+                             this machine against its best
       --quick                one small model and few steps
       --part NAME            all (default), stages or models
   -t, --threads N            of the CPU under test
@@ -351,6 +355,6 @@ Runs the suites inside the program on the model, greedily, and measures it: one 
       --dialogues N          perplexity of the first N dialogues only
   -n, --tokens N             most tokens of a reply, default 1024
       --concurrency N        cases run side by side, default 8
-  -t, --threads N; --quality
+  -t, --threads N; --quality; --backend NAME; --cpu; --cuda; --device N: see --help runtime
 Exit code: 0 if every bar holds, 4 if one does not, 1 error, 2 usage, 130 interrupted.
 ";

@@ -102,7 +102,10 @@ fn chat(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
     if flags.version {
         return terminal::show(out, &help::version());
     }
-    let config = Config::resolve(flags, &Surroundings::look())?;
+    let mut config = Config::resolve(flags, &Surroundings::look())?;
+    if !matches!(config.action, Action::Inspect | Action::DumpTokens(_)) {
+        device::settle(&config.model, &mut config.runtime, config.quiet)?;
+    }
     match &config.action {
         Action::OneShot(prompt) => run::one_shot(&config, prompt, out),
         Action::Repl => repl::run(config, out),

@@ -12,10 +12,8 @@ use std::process;
 
 use anyhow::bail;
 
-use crate::config::{Config, ModelSource};
+use crate::config::{Backend, Config, ModelSource, Runtime};
 use crate::state;
-
-const DEVICE: &str = "cpu";
 
 /// Holds the device until it is dropped, or for as long as the process lives.
 pub(crate) struct Lock {
@@ -25,13 +23,17 @@ pub(crate) struct Lock {
 impl Lock {
     /// The lock a conversation needs, if it needs one. A folder that cannot be written to has no locks and asks for none.
     pub(crate) fn for_conversation(config: &Config) -> anyhow::Result<Self> {
-        Self::for_model(&config.model, config.runtime.no_lock)
+        Self::for_model(&config.model, &config.runtime)
     }
 
     /// The same for a long run with a model.
-    pub(crate) fn for_model(model: &ModelSource, no_lock: bool) -> anyhow::Result<Self> {
-        let wanted = matches!(model, ModelSource::File(_)) && !no_lock;
-        let file = if wanted { file().and_then(|path| open(path).ok()) } else { None };
+    pub(crate) fn for_model(model: &ModelSource, runtime: &Runtime) -> anyhow::Result<Self> {
+        let wanted = matches!(model, ModelSource::File(_)) && !runtime.no_lock;
+        let device = match runtime.backend {
+            Backend::Cuda => format!("cuda{}", runtime.device),
+            _ => "cpu".to_owned(),
+        };
+        let file = if wanted { file(&device).and_then(|path| open(path).ok()) } else { None };
         let Some(mut file) = file else { return Ok(Self { _file: None }) };
         match file.try_lock() {
             Ok(()) => {
@@ -40,7 +42,7 @@ impl Lock {
                 Ok(Self { _file: Some(file) })
             }
             Err(TryLockError::WouldBlock) => {
-                bail!("device {DEVICE} is in use by {}: stop it or pass --no-lock", holder(&mut file))
+                bail!("device {device} is in use by {}: stop it or pass --no-lock", holder(&mut file))
             }
             // A file system without locks.
             Err(TryLockError::Error(_)) => Ok(Self { _file: None }),
@@ -48,9 +50,9 @@ impl Lock {
     }
 }
 
-fn file() -> Option<PathBuf> {
+fn file(device: &str) -> Option<PathBuf> {
     let folder = state::path_in("XDG_RUNTIME_DIR").filter(|path| path.is_dir()).or_else(state::folder)?;
-    Some(folder.join(format!("ds4-{DEVICE}.lock")))
+    Some(folder.join(format!("ds4-{device}.lock")))
 }
 
 /// Without truncation: the line in it may be another process's.

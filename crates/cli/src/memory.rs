@@ -11,30 +11,56 @@ use ds4_model::MemoryPlan;
 const PAGE: usize = 4096;
 
 /// The line printed before loading.
-pub(crate) fn line(plan: &MemoryPlan, context: u32) -> String {
+pub(crate) fn line(plan: &MemoryPlan, context: u32, backend: &str) -> String {
     format!(
-        "ds4: memory: weights {}, KV {}, scratch {} (context {context}, backend cpu)",
+        "ds4: memory: weights {}, KV {}, scratch {} (context {context}, backend {backend})",
         size(plan.weights),
         size(plan.kv),
         size(plan.scratch),
     )
 }
 
-/// Refuses a context whose cache and scratch do not fit in free memory, naming the largest that does. Weights stay in the
-/// file mapping, which the system may drop and read again, so they slow a run down but never forbid it.
-pub(crate) fn check(plan: &MemoryPlan, context: u32, kv_at: impl Fn(u32) -> anyhow::Result<u64>) -> anyhow::Result<()> {
-    let Some(free) = available() else { return Ok(()) };
-    let needed = plan.kv + plan.scratch;
-    if needed <= free {
-        return Ok(());
+/// The memory that a model is to use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Bytes that nobody uses; `None` if that is unknown.
+    pub(crate) free: Option<u64>,
+    /// Whether weights take part of it. Those in a file mapping do not: the system may drop and read them again, so they slow a
+    /// run down but never forbid it.
+    pub(crate) weights: bool,
+}
+
+impl Room {
+    /// Bytes that a model takes of it.
+    pub(crate) fn needs(&self, plan: &MemoryPlan) -> u64 {
+        plan.kv + plan.scratch + if self.weights { plan.weights } else { 0 }
     }
-    let (mut fits, mut over) = (0, context);
-    while over - fits > 1 {
-        let middle = fits + (over - fits) / 2;
-        if kv_at(middle)? + plan.scratch <= free { fits = middle } else { over = middle }
+
+    /// Refuses a context that does not fit, naming the largest that does.
+    pub(crate) fn check(
+        &self,
+        plan: &MemoryPlan,
+        context: u32,
+        plan_at: impl Fn(u32) -> anyhow::Result<MemoryPlan>,
+    ) -> anyhow::Result<()> {
+        let needed = self.needs(plan);
+        let Some(free) = self.free.filter(|&free| needed > free) else { return Ok(()) };
+        let (mut fits, mut over) = (0, context);
+        while over - fits > 1 {
+            let middle = fits + (over - fits) / 2;
+            if self.needs(&plan_at(middle)?) <= free { fits = middle } else { over = middle }
+        }
+        bail!(
+            "not enough memory for --ctx={context}: needs {}, free are {}: {}",
+            size(needed),
+            size(free),
+            match fits {
+                0 if self.weights => "no context fits, use --cpu".to_owned(),
+                0 => "no context fits".to_owned(),
+                _ => format!("largest that fits is --ctx={fits}"),
+            }
+        )
     }
-    let largest = if fits == 0 { "no context fits".to_owned() } else { format!("largest that fits is --ctx={fits}") };
-    bail!("not enough memory for --ctx={context}: needs {}, free are {}: {largest}", size(needed), size(free));
 }
 
 /// Bytes that a new allocation may use: what the system calls available, within the control group's limit.
@@ -81,9 +107,18 @@ mod tests {
 
     #[test]
     fn a_context_that_does_not_fit_names_the_largest_that_does() {
-        let plan = MemoryPlan { weights: 0, kv: u64::MAX / 4, scratch: 0 };
-        let error = check(&plan, 1000, |ctx| Ok(if ctx <= 123 { 0 } else { u64::MAX / 4 })).expect_err("too large");
-        assert!(error.to_string().ends_with("largest that fits is --ctx=123"), "{error}");
+        let plan_at = |ctx: u32| MemoryPlan { weights: 500, kv: u64::from(ctx), scratch: 10 };
+        let message = |weights, free| {
+            let room = Room { free: Some(free), weights };
+            room.check(&plan_at(1000), 1000, |ctx| Ok(plan_at(ctx))).map_err(|error| error.to_string())
+        };
+        let error = message(false, 133).expect_err("too large");
+        assert!(error.ends_with("largest that fits is --ctx=123"), "{error}");
+        let error = message(true, 633).expect_err("too large");
+        assert!(error.ends_with("largest that fits is --ctx=123"), "{error}");
+        let error = message(true, 500).expect_err("too large");
+        assert!(error.ends_with("no context fits, use --cpu"), "{error}");
+        assert_eq!((message(false, 1010), message(true, 1510)), (Ok(()), Ok(())));
     }
 
     #[test]

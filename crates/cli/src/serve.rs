@@ -17,7 +17,7 @@ use ds4_server::{End, ModelInfo, Server, Service, StartError};
 use ds4_text::Thinking;
 
 use crate::config::{self, ModelSource, Runtime, Surroundings};
-use crate::device::{Loaded, ModelFile, Seats, open_file, planned, threads};
+use crate::device::{self, Loaded, ModelFile, Seats, Telling, open_file, planned, threads};
 use crate::failure::{Interrupted, usage};
 use crate::lock::Lock;
 use crate::memory::{available, size, warm};
@@ -45,8 +45,9 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
         let key = key.into_string().map_err(|_| usage("$DS4_API_KEY is not valid UTF-8"))?;
         options.server.api_keys.push((key, None));
     }
-    let runtime = config::runtime(&options.common)?;
+    let mut runtime = config::runtime(&options.common)?;
     let source = ModelSource::resolve(options.common.model.clone(), &Surroundings::look());
+    device::settle(&source, &mut runtime, false)?;
     // The header of the file says what the server has to know before it listens; no weight is touched.
     let file = open_model(&source)?;
     options.server.context = runtime.context(file.shape.context)?;
@@ -74,7 +75,7 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
     // The device is ours until the server has ended.
     let lock = Arc::new(OnceLock::new());
     let keep = Arc::clone(&lock);
-    let progress = server.progress();
+    let progress: Arc<dyn Fn(f64) + Send + Sync> = Arc::new(server.progress());
     let load = move || {
         let info = info(&file, &runtime);
         note(format_args!(
@@ -84,13 +85,14 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
             info.parameters.map_or_else(String::new, count),
             info.quant
         ));
-        let lock = Lock::for_model(&source, runtime.no_lock)?;
+        let lock = Lock::for_model(&source, &runtime)?;
         let _ = keep.set(lock);
         let slots = fit(&file, &runtime, parallel)?;
-        let runtime = warmed(&file, runtime, progress);
+        let runtime = warmed(&file, runtime, &*progress);
         let (queue, prefill_quantum) = (Some(queue), Some(quantum));
         let seats = Seats { slots, queue, active, prefill_quantum, kv, ..Seats::default() };
-        let Loaded { file, engine } = Loaded::open_with(file, &runtime, seats, true, |model| model)?;
+        let Loaded { file, engine, .. } =
+            Loaded::open_with(file, &runtime, seats, &Telling::Server(progress), |model| model)?;
         anyhow::Ok(Service { engine, tokenizer: Arc::clone(&file.tokenizer), model: info })
     };
     match server.run(load, || announce(&addresses, &options, out))? {
@@ -101,8 +103,9 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// Reads the weights, if that was asked for, and tells how far it is. What is left to be done of it is in the result.
-fn warmed(file: &ModelFile, runtime: Runtime, progress: impl Fn(f64) + Sync) -> Runtime {
-    if !runtime.warm_weights {
+fn warmed(file: &ModelFile, runtime: Runtime, progress: &(dyn Fn(f64) + Sync)) -> Runtime {
+    // On a card loading itself reads the file, and tells how far it is.
+    if !runtime.warm_weights || runtime.backend == config::Backend::Cuda {
         return runtime;
     }
     let (done, all) = (AtomicU64::new(0), file.gguf.file_bytes().max(1));
@@ -145,14 +148,17 @@ fn fit(file: &ModelFile, runtime: &Runtime, wanted: Option<u32>) -> anyhow::Resu
     let Some(one) = planned(file, runtime, context, 1)? else {
         return Ok(wanted.unwrap_or(MOST_PARALLEL));
     };
-    let free = available();
+    let room = device::room(runtime)?;
+    let free = room.free;
     let slots = wanted.unwrap_or_else(|| free.map_or(1, |free| automatic(&one, free)));
     let plan = planned(file, runtime, context, slots)?.unwrap_or(one);
-    let needed = plan.kv + plan.scratch;
+    let needed = room.needs(&plan);
     if let Some(free) = free.filter(|&free| needed > free) {
-        let parallel = (free.saturating_sub(one.scratch) / one.kv.max(1)).min(u64::from(slots));
-        let ctx =
-            largest(context, |ctx| Ok(planned(file, runtime, ctx, slots)?.is_some_and(|p| p.kv + p.scratch <= free)))?;
+        let besides = room.needs(&one) - one.kv;
+        let parallel = (free.saturating_sub(besides) / one.kv.max(1)).min(u64::from(slots));
+        let ctx = largest(context, |ctx| {
+            Ok(planned(file, runtime, ctx, slots)?.is_some_and(|plan| room.needs(&plan) <= free))
+        })?;
         let mut fits = Vec::new();
         fits.extend((parallel > 0).then(|| format!("--parallel={parallel}")));
         fits.extend((ctx >= 256).then(|| format!("--ctx={ctx}")));
@@ -201,7 +207,7 @@ fn info(file: &ModelFile, runtime: &Runtime) -> ModelInfo {
         size: file.gguf.file_bytes(),
         parameters: Some(tensors.iter().filter_map(|tensor| tensor.dims.elements()).sum()),
         trained_context: file.shape.context,
-        backend: if runtime.backend == config::Backend::Cpu { "cpu" } else { "stub" }.to_owned(),
+        backend: runtime.backend.name().to_owned(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The folder that outlives a run: `$DS4_HOME` or `~/.ds4`. Owns where it is and who may read it, not what lies in it.
+//! The folders that outlive a run: `$DS4_HOME` or `~/.ds4`, and the user's cache. Owns where they are and who may read them, not
+//! what lies in them.
 
 use std::env;
 use std::fs::DirBuilder;
@@ -14,6 +15,12 @@ pub(crate) fn folder() -> Option<PathBuf> {
         builder.recursive(true).create(&folder).ok()?;
     }
     Some(folder)
+}
+
+/// Where things are kept that can be made again: `$XDG_CACHE_HOME/ds4` or `~/.cache/ds4`, whether it is there or not.
+pub(crate) fn cache() -> Option<PathBuf> {
+    let folder = path_in("XDG_CACHE_HOME").or_else(|| path_in("HOME").map(|home| home.join(".cache")))?;
+    Some(folder.join("ds4"))
 }
 
 /// The path in an environment variable that is set and not empty.

@@ -28,6 +28,9 @@ pub(crate) fn small(n: usize) -> bool {
     n <= SMALL
 }
 
+/// Told a line that a waiting user wants to see.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How to run a model on a GPU.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -37,6 +40,8 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     /// Told of bytes of weights as they reach the card.
     pub progress: Option<Progress>,
+    /// Told what takes long before that: kernels that are compiled.
+    pub notice: Option<Notice>,
     /// Run every step kernel by kernel, replay nothing.
     pub eager: bool,
 }
@@ -68,9 +73,7 @@ const LANDING: usize = 64 << 20;
 /// No driver, card or compiler, a card that is too old or has too little memory, a file that the kernels do not fit.
 pub fn load(file: &Gguf, draft: Option<&Gguf>, limits: Limits, options: Options) -> Result<Box<dyn Model>> {
     let cuda = Cuda::new(&Shape::from_gguf(file)?, limits, draft.is_some(), options)?;
-    let mut model = Transformer::new(cuda, file, draft, limits, Numerics::Stored)?;
-    model.backend_mut().uploader = None;
-    Ok(Box::new(model))
+    Ok(Box::new(Transformer::new(cuda, file, draft, limits, Numerics::Stored)?))
 }
 
 impl Cuda {
@@ -81,8 +84,9 @@ impl Cuda {
     pub fn new(shape: &Shape, limits: Limits, draft: bool, options: Options) -> Result<Cuda> {
         let device = Device::open(options.device)?;
         check_shape(&device, shape)?;
-        let program = Program::load(&device, shape, options.cache.as_deref())?;
-        let scratch = Scratch::new(&device, shape, limits, draft)?;
+        let (cache, notice) = (options.cache.as_deref(), options.notice.as_ref());
+        let program = Program::load(&device, shape, cache, notice)?;
+        let scratch = Scratch::allocate(shape, limits, draft, &mut |bytes| device.alloc(bytes))?;
         let tables = RopeTables::new(shape);
         let iq2_grid = device.alloc(size_of_val(&IQ2_XXS_GRID))?;
         device.write(&iq2_grid, 0, bytemuck::cast_slice(&IQ2_XXS_GRID))?;
@@ -178,6 +182,8 @@ impl Backend for Cuda {
 
     fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         self.device.bind()?;
+        // Whoever evaluates has all weights.
+        self.uploader.take().map_or(Ok(()), Uploader::finish)?;
         let Some(key) = key.filter(|key| !self.eager && small(key.rows as usize)) else { return record(self) };
         if let Some(graph) = self.graphs.get(&key) {
             return graph.launch();

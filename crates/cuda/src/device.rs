@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys;
+use cudarc::driver::sys::{self, CUdevice_attribute as A};
 use ds4_model::{Error, Result};
 
 /// A GPU with its primary context and the one stream everything runs on.
@@ -29,48 +29,109 @@ unsafe impl Sync for Device {}
 /// Oldest supported cards: Ampere.
 const OLDEST: (u32, u32) = (8, 0);
 
+/// A card as the driver presents it, before anything runs there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// As in "NVIDIA H200".
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// What `nvidia-smi` knows it by, whatever its number is here.
+    pub uuid: String,
+}
+
+/// The card with this number, if models can run on it: its driver and the kernels' compiler are there, and it is not too old.
+///
+/// # Errors
+/// The message says what is missing and what to do.
+pub fn available(ordinal: usize) -> Result<Card> {
+    let (_, card) = find(ordinal)?;
+    if crate::program::has_compiler() { Ok(card) } else { Err(failed(ordinal, crate::program::NO_COMPILER.to_owned())) }
+}
+
+/// Whether this machine shows any card, usable or not: without one nobody expects it to be used.
+pub fn has_cards() -> bool {
+    let none = DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE);
+    has_driver() && result::init().err() != Some(none)
+}
+
+fn has_driver() -> bool {
+    // SAFETY: looks for a library by name; nothing runs.
+    unsafe { sys::is_culib_present() }
+}
+
+/// Bytes of its memory that nobody uses.
+///
+/// # Errors
+/// As [`available`].
+pub fn free_memory(ordinal: usize) -> Result<u64> {
+    Ok(Device::open(ordinal)?.memory()?.0 as u64)
+}
+
+fn failed(ordinal: usize, what: String) -> Error {
+    Error::Device { device: format!("cuda:{ordinal}"), what }
+}
+
+fn find(ordinal: usize) -> Result<(sys::CUdevice, Card)> {
+    if !has_driver() {
+        let what = "no NVIDIA driver found: install one from nvidia.com/drivers, or use --cpu";
+        return Err(failed(ordinal, what.to_owned()));
+    }
+    let said = |doing: &str, e: DriverError| failed(ordinal, format!("{doing}: {}", describe(e)));
+    result::init().map_err(|e| said("the driver does not start", e))?;
+    let count = result::device::get_count().map_err(|e| said("cannot count cards", e))?;
+    if ordinal >= count as usize {
+        return Err(failed(ordinal, format!("the driver shows {count} cards, counted from 0")));
+    }
+    let handle = result::device::get(ordinal as i32).map_err(|e| said("cannot open the card", e))?;
+    let name = result::device::get_name(handle).map_err(|e| said("cannot ask for its name", e))?;
+    let attribute = |attribute| {
+        // SAFETY: the handle comes from the driver.
+        unsafe { result::device::get_attribute(handle, attribute) }.map_err(|e| said("cannot ask for an attribute", e))
+    };
+    let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
+    let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
+    if (major, minor) < OLDEST {
+        return Err(failed(
+            ordinal,
+            format!(
+                "{name} has compute capability {major}.{minor}, expected at least {}.{}: use --cpu",
+                OLDEST.0, OLDEST.1
+            ),
+        ));
+    }
+    let uuid = result::device::get_uuid(handle).map_err(|e| said("cannot ask for its identity", e))?;
+    Ok((handle, Card { name, capability: (major, minor), uuid: spelled(uuid.bytes.map(|byte| byte as u8)) }))
+}
+
+/// An identity as tools write it.
+fn spelled(uuid: [u8; 16]) -> String {
+    let hex = format!("{:032x}", u128::from_be_bytes(uuid));
+    format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
 impl Device {
     /// Opens card `ordinal`.
     ///
     /// # Errors
     /// No driver, no such card, or one that is too old; the message says what to do.
     pub(crate) fn open(ordinal: usize) -> Result<Arc<Device>> {
-        let fail = |what: String| Error::Device { device: format!("cuda:{ordinal}"), what };
-        // SAFETY: looks for a library by name; nothing runs.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(fail("no NVIDIA driver found: install one from nvidia.com/drivers, or use --cpu".to_owned()));
-        }
-        let said = |doing: &str, e: DriverError| fail(format!("{doing}: {}", describe(e)));
-        result::init().map_err(|e| said("the driver does not start", e))?;
-        let count = result::device::get_count().map_err(|e| said("cannot count cards", e))?;
-        if ordinal >= count as usize {
-            return Err(fail(format!("the driver shows {count} cards, expected number {ordinal}")));
-        }
-        let handle = result::device::get(ordinal as i32).map_err(|e| said("cannot open the card", e))?;
-        let name = result::device::get_name(handle).map_err(|e| said("cannot ask for its name", e))?;
+        let (handle, Card { name, capability, .. }) = find(ordinal)?;
+        let said = |doing: &str, e: DriverError| failed(ordinal, format!("{doing}: {}", describe(e)));
         let attribute = |attribute| {
             // SAFETY: the handle comes from the driver.
             unsafe { result::device::get_attribute(handle, attribute) }
                 .map_err(|e| said("cannot ask for an attribute", e))
         };
-        use sys::CUdevice_attribute as A;
-        let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
-        let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
         let sms = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
         let max_shared = attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
-        if (major, minor) < OLDEST {
-            return Err(fail(format!(
-                "{name} has compute capability {major}.{minor}, expected at least {}.{}: use --cpu",
-                OLDEST.0, OLDEST.1
-            )));
-        }
         // SAFETY: the handle comes from the driver; the context is released in `drop`.
         let context = unsafe { result::primary_ctx::retain(handle) }.map_err(|e| said("cannot use the card", e))?;
         // SAFETY: the context was just made.
         unsafe { result::ctx::set_current(context) }.map_err(|e| said("cannot use the card", e))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|e| said("cannot make a stream", e))?;
-        Ok(Arc::new(Device { name, capability: (major, minor), sms, max_shared, stream, context, handle }))
+        Ok(Arc::new(Device { name, capability, sms, max_shared, stream, context, handle }))
     }
 
     /// Whether kernels for Hopper's own matrix instructions run here.
@@ -278,4 +339,15 @@ impl Drop for Event {
 pub(crate) fn describe(e: DriverError) -> String {
     let text = e.error_string().map(|s| s.to_string_lossy().into_owned());
     text.unwrap_or_else(|_| format!("error {}", e.0 as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_spelled_as_tools_do() {
+        let bytes = std::array::from_fn(|i| 16 * i as u8 + 1);
+        assert_eq!(spelled(bytes), "GPU-01112131-4151-6171-8191-a1b1c1d1e1f1");
+    }
 }

@@ -144,9 +144,9 @@ pub(crate) fn experts(
     let inputs = Inputs { x: routing.shared.ptr(), width: ff };
     cuda.dense(Family::Ff, inputs, &[Product::new(&w.shared_down, shared)], n, small(n))?;
     if small(n) {
-        few(cuda, n, w, x, routing)?
+        few(cuda, n, w, x, routing)?;
     } else {
-        many(cuda, n, w, x, routing)?
+        many(cuda, n, w, x, routing)?;
     }
     let args = SumArgs { down: cuda.scratch.down.ptr(), shared, mix: mix.ptr(), streams: streams.ptr() };
     cuda.launch("experts_sum", Grid::new((n_embd / 256) as u32, n as u32, 64), &args)

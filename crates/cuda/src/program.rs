@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use std::thread;
 
 use cudarc::driver::{result, sys};
@@ -14,6 +14,7 @@ use cudarc::nvrtc;
 use ds4_model::{Error, Result, Shape};
 use sha2::{Digest, Sha256};
 
+use crate::backend::Notice;
 use crate::device::Device;
 
 /// A kernel of a loaded program.
@@ -189,7 +190,12 @@ fn architecture((major, minor): (u32, u32)) -> String {
 
 impl Program {
     /// Compiles, or takes from `cache`, and loads every kernel.
-    pub(crate) fn load(device: &Arc<Device>, shape: &Shape, cache: Option<&Path>) -> Result<Program> {
+    pub(crate) fn load(
+        device: &Arc<Device>,
+        shape: &Shape,
+        cache: Option<&Path>,
+        notice: Option<&Notice>,
+    ) -> Result<Program> {
         let mut options = vec![
             format!("--gpu-architecture={}", architecture(device.capability)),
             "--std=c++17".to_owned(),
@@ -197,8 +203,15 @@ impl Program {
         ];
         options.extend(defines(shape));
         let fail = |what: String| device.error(what);
+        let first = Once::new();
+        let compiling = || {
+            let once = if cache.is_some() { ", once" } else { "" };
+            let tell = |told: &Notice| told(&format!("compiling kernels for {}{once}", device.name));
+            first.call_once(|| notice.into_iter().for_each(tell));
+        };
         let images: Vec<std::result::Result<Vec<u8>, String>> = thread::scope(|scope| {
-            let workers: Vec<_> = SOURCES.iter().map(|source| scope.spawn(|| image(source, &options, cache))).collect();
+            let workers: Vec<_> =
+                SOURCES.iter().map(|source| scope.spawn(|| image(source, &options, cache, &compiling))).collect();
             workers.into_iter().map(|w| w.join().expect("a compiler thread does not panic")).collect()
         });
         device.bind()?;
@@ -249,10 +262,24 @@ impl Drop for Program {
     }
 }
 
-/// Machine code of a file, from the cache or fresh. A cache that cannot be used is not an error.
-fn image(source: &Source, options: &[String], cache: Option<&Path>) -> std::result::Result<Vec<u8>, String> {
+/// Whether NVRTC is there.
+pub(crate) fn has_compiler() -> bool {
     // SAFETY: looks for a library by name; nothing runs.
-    let compiler = unsafe { nvrtc::sys::is_culib_present() };
+    unsafe { nvrtc::sys::is_culib_present() }
+}
+
+/// What to do where it is not.
+pub(crate) const NO_COMPILER: &str = "NVRTC, the run-time compiler of CUDA, is not there: install the CUDA toolkit, or `pip \
+    install nvidia-cuda-nvrtc` and add its lib folder to LD_LIBRARY_PATH, or use --cpu";
+
+/// Machine code of a file, from the cache or fresh. A cache that cannot be used is not an error.
+fn image(
+    source: &Source,
+    options: &[String],
+    cache: Option<&Path>,
+    compiling: &(dyn Fn() + Sync),
+) -> std::result::Result<Vec<u8>, String> {
+    let compiler = has_compiler();
     let version = if compiler { version() } else { (0, 0) };
     let path = cache.map(|cache| cache.join(format!("{}-{}.cubin", source.name, key(source, options, version))));
     if let Some(image) =
@@ -261,10 +288,9 @@ fn image(source: &Source, options: &[String], cache: Option<&Path>) -> std::resu
         return Ok(image);
     }
     if !compiler {
-        return Err("NVRTC, the run-time compiler of CUDA, is not there: install the CUDA toolkit, or `pip install \
-                    nvidia-cuda-nvrtc` and add its lib folder to LD_LIBRARY_PATH"
-            .to_owned());
+        return Err(NO_COMPILER.to_owned());
     }
+    compiling();
     let image = compile(source, options)?;
     if let Some(path) = path {
         store(&path, &image);
@@ -286,7 +312,9 @@ fn key(source: &Source, options: &[String], version: (i32, i32)) -> String {
         hash.update(text);
     }
     hash.update(source.text);
-    hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    let bytes = hash.finalize();
+    let first = bytes.first_chunk().expect("SHA-256 has 32 bytes");
+    format!("{:032x}", u128::from_be_bytes(*first))
 }
 
 /// Published under its name when it is whole: another process may look for it.
@@ -356,9 +384,8 @@ fn compile(source: &Source, options: &[String]) -> std::result::Result<Vec<u8>, 
 /// No NVRTC, or its messages.
 pub fn check(architecture: &str, shape: &Shape) -> Result<usize> {
     let fail = |what: String| Error::Device { device: architecture.to_owned(), what };
-    // SAFETY: looks for a library by name; nothing runs.
-    if !unsafe { nvrtc::sys::is_culib_present() } {
-        return Err(fail("NVRTC is not there".to_owned()));
+    if !has_compiler() {
+        return Err(fail(NO_COMPILER.to_owned()));
     }
     let mut options =
         vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned(), "-default-device".to_owned()];
@@ -380,4 +407,55 @@ pub fn check(architecture: &str, shape: &Shape) -> Result<usize> {
             .sum::<std::result::Result<_, _>>()
     })
     .map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRONG: Source = Source {
+        name: "wrong.cu",
+        text: "extern \"C\" __global__ void wrong(float* out) {\n    out[threadIdx.x] = unheard_of;\n}\n",
+        defines: &[],
+        kernels: &["wrong"],
+    };
+
+    #[test]
+    #[ignore = "needs NVRTC, which .ci/run installs"]
+    fn text_that_does_not_compile_is_named_with_what_nvrtc_says() {
+        let error = compile(&WRONG, &["--gpu-architecture=sm_80".to_owned()]).expect_err("no such name");
+        assert!(error.starts_with("wrong.cu: ") && error.contains("wrong.cu(2)"), "{error}");
+        assert!(error.contains("unheard_of"), "{error}");
+    }
+
+    #[test]
+    fn kernels_are_kept_under_all_that_they_depend_on() {
+        let (one, other) = (&SOURCES[0], &SOURCES[1]);
+        let options = |flag: &str| vec![flag.to_owned()];
+        let of = |source: &Source, flag: &str, version| key(source, &options(flag), version);
+        let key = of(one, "-DA=1", (13, 0));
+        assert_eq!(key, of(one, "-DA=1", (13, 0)));
+        for different in [of(other, "-DA=1", (13, 0)), of(one, "-DA=2", (13, 0)), of(one, "-DA=1", (13, 1))] {
+            assert_ne!(key, different);
+        }
+    }
+
+    #[test]
+    fn what_a_cache_holds_needs_no_compiler_unless_it_is_torn() {
+        let folder = std::env::temp_dir().join(format!("ds4-cuda-cache-{}", std::process::id()));
+        let options = vec!["--gpu-architecture=sm_80".to_owned()];
+        let version = if has_compiler() { version() } else { (0, 0) };
+        let path = folder.join(format!("{}-{}.cubin", WRONG.name, key(&WRONG, &options, version)));
+        store(&path, b"\x7fELF and so on");
+        let told = AtomicUsize::new(0);
+        let compiling = || {
+            told.fetch_add(1, Ordering::Relaxed);
+        };
+        let from_cache = || image(&WRONG, &options, Some(&folder), &compiling);
+        assert_eq!(from_cache(), Ok(b"\x7fELF and so on".to_vec()));
+        assert_eq!(told.load(Ordering::Relaxed), 0);
+        store(&path, b"torn");
+        assert!(from_cache().is_err(), "the text is wrong, or there is no compiler");
+        fs::remove_dir_all(&folder).expect("the folder was made");
+    }
 }

@@ -19,13 +19,15 @@ use crate::weight::{Layout, TILE_ROWS, Weight, tile, tile_bytes};
 const PIECE: usize = 64 << 20;
 /// Pieces under way.
 const IN_FLIGHT: usize = 3;
+/// Memory of the card for them.
+pub(crate) const STAGING: usize = IN_FLIGHT * PIECE;
 /// Threads that read the file.
 const READERS: usize = 8;
 
 /// Told of bytes as they reach the card.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// What a tensor goes through on its way; dropped when the model is loaded.
+/// What a tensor goes through on its way; gone with the first step.
 pub(crate) struct Uploader {
     lanes: Vec<Lane>,
     next: usize,
@@ -53,6 +55,11 @@ impl Uploader {
             Ok(Lane { pinned: Pinned::new(device, PIECE)?, staging: device.alloc(PIECE)?, done: Event::new(device)? })
         };
         Ok(Uploader { lanes: (0..IN_FLIGHT).map(lane).collect::<Result<_>>()?, next: 0 })
+    }
+
+    /// Waits until all pieces have arrived: then their memory may go.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.lanes.iter().try_for_each(|lane| lane.done.wait())
     }
 }
 

@@ -87,14 +87,14 @@ mod tests {
         assert!(keeps(&line(0.02, 2, 0)));
         assert!(!keeps(&line(0.04, 2, 0)) && !keeps(&line(0.02, 3, 0)) && !keeps(&line(0.02, 2, 1)));
         assert!(!keeps(&line(f64::INFINITY, 0, 0)));
-        let ids = |prefill, unexplained| StageLine { unexplained, ..line(0.0, 0, 0) }.as_ids(prefill);
+        let ids = |prefill, unexplained| StageLine { unexplained, ..line(0.0, 0, 0) }.of_ids(prefill);
         assert!(keeps(&ids(false, 2)) && !keeps(&ids(false, 3)) && keeps(&ids(true, 20)) && !keeps(&ids(true, 21)));
         let decode = StageLine { worst: 1e-4, ..StageLine::new(Stage::Head, "logits", false) };
         assert!(!keeps(&decode) && keeps(&StageLine { prefill: true, ..decode }));
     }
 
     impl StageLine {
-        fn as_ids(self, prefill: bool) -> StageLine {
+        fn of_ids(self, prefill: bool) -> StageLine {
             StageLine { stage: Stage::Route, output: "ids", prefill, ..self }
         }
     }

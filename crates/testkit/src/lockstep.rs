@@ -32,7 +32,7 @@ impl<R: Backend, D: Backend> Lockstep<R, D> {
     ) -> Result<Lockstep<R, D>> {
         let shape = Shape::from_gguf(file)?;
         let reference = Tap::new(reference, &shape, Role::Record(Tape::new()));
-        let device = Tap::new(device, &shape, Role::Follow(Tape::new(), Tally::new(&shape, numerics)));
+        let device = Tap::new(device, &shape, Role::Follow(Tape::new(), Box::new(Tally::new(&shape, numerics))));
         Ok(Lockstep {
             reference: Transformer::new(reference, file, draft, limits, numerics)?,
             device: Transformer::new(device, file, draft, limits, numerics)?,

@@ -64,7 +64,9 @@ fn models<D: Backend>(
 ) {
     for (name, recipe) in alone_models(scope.quick) {
         progress(&format!("{name} alone"));
-        if let Err(error) = by_itself(name, &recipe, open, report) {
+        // On both sides of the change from decode to prefill kernels.
+        let prompts: &[u32] = if scope.quick { &[130] } else { &[64, 130] };
+        if let Err(error) = by_itself(name, &recipe, prompts, open, report) {
             report.rule(format!("{name} alone"), Err(error.to_string()));
         }
     }
@@ -168,6 +170,7 @@ fn alone_limits() -> Limits {
 fn by_itself<D: Backend>(
     name: &str,
     recipe: &Recipe,
+    prompts: &[u32],
     open: &mut dyn FnMut(&Shape, Limits) -> Result<D>,
     report: &mut Report,
 ) -> Result<()> {
@@ -179,8 +182,7 @@ fn by_itself<D: Backend>(
     let outcome = alone::replay(|| open(&recipe.shape, limits), &file, limits)?;
     report.rule(format!("{name}: replayed steps have the bits of eager ones"), outcome);
     let mut cpu = Bench::new(transformer(cpu(&recipe.shape)?, &file)?);
-    // On both sides of the change from decode to prefill kernels.
-    for prompt in [64, 130] {
+    for &prompt in prompts {
         let outcome = alone::forward(&mut cpu, &mut device, prompt)?;
         report.rule(format!("{name}: whole forwards of {prompt} tokens and decode"), outcome);
     }

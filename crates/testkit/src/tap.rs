@@ -25,7 +25,7 @@ pub(crate) enum Role {
     /// Onto the tape.
     Record(Tape),
     /// Compared with the tape and overwritten by it.
-    Follow(Tape, Tally),
+    Follow(Tape, Box<Tally>),
 }
 
 /// `B`, looked at. Every stage is a submission of its own without a key: nothing is replayed.
@@ -107,6 +107,9 @@ impl<'a, Buf> Output<'a, Buf> {
     }
 }
 
+/// What a selection is made from.
+type Selecting<'a, Buf> = (&'a LowRank<Buf>, &'a Queries<Buf>, &'a Compressed<Buf>);
+
 impl<B: Backend> Tap<B> {
     pub(crate) fn new(inner: B, shape: &Shape, role: Role) -> Tap<B> {
         Tap { inner, shape: shape.clone(), role }
@@ -128,7 +131,7 @@ impl<B: Backend> Tap<B> {
     }
 
     /// Records or compares one output; answers with the rows of numbers that differ.
-    fn observe(&mut self, stage: Stage, n: usize, out: Output<'_, B::Buffer>) -> Result<Vec<Differing>> {
+    fn observe(&mut self, stage: Stage, n: usize, out: &mut Output<'_, B::Buffer>) -> Result<Vec<Differing>> {
         let runs = out.runs();
         let mut bytes = vec![0; out.rows.len() * out.row_bytes];
         for (at, range) in &runs {
@@ -159,7 +162,7 @@ impl<B: Backend> Tap<B> {
     }
 
     fn observe_all<const N: usize>(&mut self, stage: Stage, n: usize, outs: [Output<'_, B::Buffer>; N]) -> Result<()> {
-        outs.into_iter().try_for_each(|out| self.observe(stage, n, out).map(drop))
+        outs.into_iter().try_for_each(|mut out| self.observe(stage, n, &mut out).map(drop))
     }
 
     /// Counts a differing row that no near tie explains.
@@ -181,7 +184,7 @@ impl<B: Backend> Tap<B> {
         &mut self,
         row: &StepRow,
         differing: &Differing,
-        (low, q, rows): (&LowRank<B::Buffer>, &Queries<B::Buffer>, &Compressed<B::Buffer>),
+        (low, q, rows): Selecting<'_, B::Buffer>,
     ) -> Result<bool> {
         let table = &rows.index.as_ref().expect("the driver selects in layers with an indexer").rows;
         let (heads, dim) = (self.shape.n_index_head, self.shape.index_dim);
@@ -379,7 +382,7 @@ impl<B: Backend> Backend for Tap<B> {
         }
         let step_rows = self.rows(step)?;
         let out = Output::some("selected", selected, self.selecting(&step_rows), self.shape.index_top_k);
-        for differing in self.observe(Stage::Select, step.n, out.form(Form::Ids))? {
+        for differing in self.observe(Stage::Select, step.n, &mut out.form(Form::Ids))? {
             if !self.selection_ties(&step_rows[differing.row], &differing, (low, q, rows))? {
                 self.unexplained(Stage::Select, "selected", step.n);
             }
@@ -438,8 +441,8 @@ impl<B: Backend> Backend for Tap<B> {
             return Ok(());
         }
         let (stage, n, used, ff) = (Stage::Route, step.n, self.shape.n_expert_used, self.shape.ff_dim);
-        let ids = Output::floats("ids", &mut routing.ids, n, used).form(Form::Ids);
-        let differing = self.observe(stage, n, ids)?;
+        let mut ids = Output::floats("ids", &mut routing.ids, n, used).form(Form::Ids);
+        let differing = self.observe(stage, n, &mut ids)?;
         // Weights belong to their experts: where those differ there is nothing to compare. The reference's tape knows no
         // such rows, so all rows are on it.
         self.forget(stage, &differing, &mut routing.weights)?;

@@ -3,6 +3,7 @@
 
 mod bandwidth;
 mod options;
+mod power;
 mod report;
 mod runner;
 
@@ -17,13 +18,12 @@ use ds4_model::{Limits, MemoryPlan};
 use ds4_text::Thinking;
 use serde_json::json;
 
-use crate::config::{ModelSource, Surroundings};
 use crate::conversation::encode_prompt;
-use crate::device::{self, ModelFile, Precision, open_file};
+use crate::device::{self, Hardware, ModelFile, Telling, open_file};
 use crate::failure::reason;
 use crate::file::{read_text, write_whole};
 use crate::interrupt::Interrupt;
-use crate::{help, memory, terminal};
+use crate::{help, terminal};
 use options::{Input, Options};
 use report::{Facts, Row, Table};
 use runner::{Runner, Stopped};
@@ -31,9 +31,10 @@ use runner::{Runner, Stopped};
 pub(crate) use runner::speed;
 
 pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Some(options) = options::parse(words)? else { return terminal::show(out, help::BENCH) };
+    let Some(mut options) = options::parse(words)? else { return terminal::show(out, help::BENCH) };
     let interrupt = Interrupt::install()?;
-    let file = open_file(&ModelSource::resolve(options.model.clone(), &Surroundings::look()), false)?;
+    device::settle(&options.model, &mut options.runtime, false)?;
+    let file = open_file(&options.model, false)?;
     let text = read_input(&options, &file)?;
     match &options.csv {
         None => run(&options, &file, &text, &interrupt, out),
@@ -66,20 +67,17 @@ fn run(
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let (limits, precision) = (limits(options), precision(options));
-    let plan = device::plan(&file.gguf, None, limits, precision)?;
-    terminal::note(memory::line(&plan, limits.context));
-    memory::check(&plan, limits.context, |context| {
-        Ok(device::plan(&file.gguf, None, Limits { context, ..limits }, precision)?.kv)
-    })?;
-    let facts = facts(options, file);
+    let limits = limits(options);
+    let plan = device::plan(&file.gguf, None, limits, &options.runtime)?;
+    let hardware = device::hardware(&options.runtime)?;
+    let model = device::load(&file.gguf, None, limits, &options.runtime, None, &Telling::Lines)?;
+    let facts = facts(options, file, &hardware);
     let mut table = Table::begin(out, options.extended, options.comments.then_some(&facts))?;
-    let model = device::load(&file.gguf, None, limits, precision, options.threads)?;
     interrupt.begin();
     let stop = || interrupt.requested();
     let runner = Runner::new(model, text, Some(file.tokenizer.special().eos), &stop);
-    let outcome = measure(options, runner, &plan, &mut table);
-    let stopped = outcome.as_ref().is_err_and(|error| error.is::<Stopped>());
+    let outcome = measure(options, runner, (&plan, &hardware), &mut table);
+    let stopped = outcome.as_ref().is_err_and(anyhow::Error::is::<Stopped>);
     interrupt.end();
     if !stopped {
         outcome?;
@@ -91,18 +89,18 @@ fn run(
 }
 
 fn limits(options: &Options) -> Limits {
-    let default = Limits::default();
     let slots = options.copies.iter().copied().max().unwrap_or(1);
-    let max_rows = options.chunk.unwrap_or(default.max_rows).min(options.max).max(slots);
-    Limits { context: options.alloc, slots, max_rows, ..default }
-}
-
-fn precision(options: &Options) -> Precision {
-    if options.quality { Precision::Quality } else { Precision::Default }
+    let max_rows = device::max_rows(&options.runtime).min(options.max).max(slots);
+    Limits { context: options.alloc, slots, max_rows, ..Limits::default() }
 }
 
 /// Every frontier in turn: the text up to it, then the copies behind it, each from the same state.
-fn measure(options: &Options, mut runner: Runner<'_>, plan: &MemoryPlan, table: &mut Table<'_>) -> anyhow::Result<()> {
+fn measure(
+    options: &Options,
+    mut runner: Runner<'_>,
+    (plan, hardware): (&MemoryPlan, &Hardware),
+    table: &mut Table<'_>,
+) -> anyhow::Result<()> {
     let frontiers = options.frontiers();
     for _ in 0..options.warmup {
         let (_, logits) = runner.prefill(0, frontiers[0])?;
@@ -128,6 +126,8 @@ fn measure(options: &Options, mut runner: Runner<'_>, plan: &MemoryPlan, table: 
                 copies,
                 state_bytes: runner.state_bytes(to),
                 device_bytes: plan.weights + plan.kv + plan.scratch,
+                // Without the extended columns nobody reads it.
+                watts: hardware.uuid.as_deref().filter(|_| options.writes_power()).and_then(power::draw),
             })?;
         }
         from = to;
@@ -183,13 +183,13 @@ fn dump(folder: &Path, at: u32, logits: &[f32]) -> anyhow::Result<()> {
 }
 
 /// What a reader wants to know about the rows. The machine's memory is only looked at if somebody will read it.
-fn facts(options: &Options, file: &ModelFile) -> Facts {
+fn facts(options: &Options, file: &ModelFile, hardware: &Hardware) -> Facts {
     let mut facts: Facts = vec![
         ("model", json!(file.shape.name)),
         ("file", json!(file.gguf.name())),
         ("quant", json!(file.gguf.tensor("blk.0.ffn_gate_exps.weight").map(|tensor| tensor.dtype.to_string()))),
-        ("backend", json!("cpu")),
-        ("device", json!(format!("{}, {} threads", ds4_cpu::Isa::detect().name(), device::threads(options.threads)))),
+        ("backend", json!(options.runtime.backend.name())),
+        ("device", json!(hardware.name)),
         ("commit", json!(option_env!("DS4_COMMIT").unwrap_or("unknown"))),
         ("date", json!(report::today())),
         ("flags", json!(options.flags)),
@@ -199,8 +199,11 @@ fn facts(options: &Options, file: &ModelFile) -> Facts {
     }
     if options.comments || options.json.is_some() {
         facts.push(("token_bytes", json!(bandwidth::token_bytes(&file.gguf, &file.shape))));
-        let speed = bandwidth::read_bandwidth(device::threads(options.threads));
-        facts.push(("read_bandwidth", json!(speed.round() as u64)));
+        // Weights on a card are not read from this memory.
+        if hardware.uuid.is_none() {
+            let speed = bandwidth::read_bandwidth(device::threads(options.runtime.threads));
+            facts.push(("read_bandwidth", json!(speed.round() as u64)));
+        }
     }
     facts
 }

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::args::{Args, Item, parse_int};
+use crate::config::{self, ModelSource, Runtime, Surroundings};
 use crate::failure::usage;
+use crate::flags::Flags;
 
 /// Most sequences decoded side by side.
 const MOST_COPIES: u64 = 256;
@@ -21,7 +23,7 @@ pub(super) enum Input {
 
 #[derive(Debug)]
 pub(super) struct Options {
-    pub(super) model: Option<PathBuf>,
+    pub(super) model: ModelSource,
     pub(super) input: Input,
     pub(super) system: String,
     pub(super) start: u32,
@@ -39,9 +41,7 @@ pub(super) struct Options {
     pub(super) tag: Option<String>,
     pub(super) extended: bool,
     pub(super) comments: bool,
-    pub(super) threads: Option<usize>,
-    pub(super) quality: bool,
-    pub(super) chunk: Option<u32>,
+    pub(super) runtime: Runtime,
     /// As it was typed, for the record.
     pub(super) flags: String,
 }
@@ -49,7 +49,8 @@ pub(super) struct Options {
 /// What has been given so far.
 #[derive(Default)]
 struct Given {
-    model: Option<PathBuf>,
+    /// Model and runtime; of the rest nothing is read.
+    common: Flags,
     text: Option<PathBuf>,
     chat: Option<PathBuf>,
     system: Option<String>,
@@ -68,9 +69,6 @@ struct Given {
     tag: Option<String>,
     extended: bool,
     comments: bool,
-    threads: Option<usize>,
-    quality: bool,
-    chunk: Option<u32>,
 }
 
 /// `None`: help is wanted.
@@ -93,7 +91,6 @@ pub(super) fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Opt
 impl Given {
     fn take(&mut self, args: &mut Args, flag: &str) -> anyhow::Result<()> {
         match flag {
-            "-m" | "--model" => self.model = Some(args.path(flag)?),
             "--prompt-file" => self.text = Some(args.path(flag)?),
             "--chat-prompt-file" => self.chat = Some(args.path(flag)?),
             "-sys" | "--system" => self.system = Some(args.text(flag)?),
@@ -112,9 +109,9 @@ impl Given {
             "--tag" => self.tag = Some(args.text(flag)?),
             "--extended" => self.extended = true,
             "--comments" => self.comments = true,
-            "-t" | "--threads" => self.threads = Some(args.int(flag, 1..=1024)? as usize),
-            "--quality" => self.quality = true,
-            "--prefill-chunk" => self.chunk = Some(args.int(flag, 1..=65536)? as u32),
+            "-m" | "--model" | "-t" | "--threads" | "--quality" | "--prefill-chunk"
+                if self.common.runtime(flag, args)? => {}
+            _ if self.common.place(flag, args)? => {}
             _ => return Err(args.unknown(flag)),
         }
         Ok(())
@@ -148,8 +145,9 @@ impl Given {
             let least = max + tokens + 1;
             return Err(usage(format!("invalid value for --ctx-alloc: {alloc}: expected at least {least}")));
         }
+        let runtime = config::runtime(&self.common)?;
         Ok(Options {
-            model: self.model,
+            model: ModelSource::resolve(self.common.model, &Surroundings::look()),
             input,
             system: self.system.unwrap_or_default(),
             start,
@@ -167,9 +165,7 @@ impl Given {
             tag: self.tag,
             extended: self.extended,
             comments: self.comments,
-            threads: self.threads,
-            quality: self.quality,
-            chunk: self.chunk,
+            runtime,
             flags,
         })
     }
@@ -183,6 +179,11 @@ fn copies(flag: &str, text: &str) -> anyhow::Result<Vec<u32>> {
 }
 
 impl Options {
+    /// Whether rows with all columns are wanted.
+    pub(super) fn writes_power(&self) -> bool {
+        self.extended || self.json.is_some()
+    }
+
     /// Contexts that are measured: by steps or by factors, the last one exactly the largest.
     pub(super) fn frontiers(&self) -> Vec<u32> {
         let mut all = vec![self.start];

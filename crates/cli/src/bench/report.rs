@@ -1,5 +1,6 @@
 //! What `ds4 bench` writes: rows of CSV, comments before them, an object for programs.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,8 @@ pub(super) struct Row {
     pub(super) copies: u32,
     pub(super) state_bytes: u64,
     pub(super) device_bytes: u64,
+    /// Power that a card takes; the CPU tells nobody.
+    pub(super) watts: Option<f64>,
 }
 
 impl Row {
@@ -58,15 +61,17 @@ impl Row {
             self.state_bytes
         );
         if extended {
-            // The CPU tells nobody how much power it takes.
-            line += &format!(
-                ",{:.2},{},{:.2},{:.3},{:.3},{},",
+            let watts = self.watts.map_or_else(String::new, |watts| format!("{watts:.2}"));
+            let _ = write!(
+                line,
+                ",{:.2},{},{:.2},{:.3},{:.3},{},{}",
                 ms(self.first),
                 self.copies,
                 self.all_tps(),
                 self.step_ms(0.5),
                 self.step_ms(0.99),
-                self.device_bytes
+                self.device_bytes,
+                watts
             );
         }
         line
@@ -86,7 +91,7 @@ impl Row {
             "gen_p50_ms": self.step_ms(0.5),
             "gen_p99_ms": self.step_ms(0.99),
             "device_mem_bytes": self.device_bytes,
-            "power_w": Value::Null,
+            "power_w": self.watts,
         })
     }
 }
@@ -174,6 +179,7 @@ mod tests {
             copies: 2,
             state_bytes: 123,
             device_bytes: 456,
+            watts: None,
         }
     }
 
@@ -189,6 +195,9 @@ mod tests {
             4096,2048,4096.00,4,40.00,123,900.00,2,80.00,20.000,40.000,456,\n";
         assert_eq!(text, expected);
         assert_eq!(row().csv(false), "4096,2048,4096.00,4,40.00,123");
+        let powered = Row { watts: Some(312.5), ..row() };
+        assert!(powered.csv(true).ends_with(",456,312.50"));
+        assert_eq!((&powered.json()["power_w"], &row().json()["power_w"]), (&json!(312.5), &Value::Null));
         let none = Row { gen_tokens: 0, steps: Vec::new(), ..row() };
         assert_eq!(none.csv(false), "4096,2048,4096.00,0,0.00,123");
     }

@@ -7,14 +7,15 @@ use std::io::Write;
 use ds4_testkit::{Part, Scope};
 
 use crate::args::{Args, Item};
+use crate::config::{self, Runtime};
 use crate::failure::{ChecksFailed, usage};
+use crate::flags::Flags;
 use crate::{device, embedded, help, terminal};
 
 struct Options {
-    backend: String,
+    runtime: Runtime,
     quick: bool,
     part: Part,
-    threads: Option<usize>,
 }
 
 pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -22,7 +23,7 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     let trained = embedded::miniature().ok();
     let scope = Scope { quick: options.quick, part: options.part, trained: trained.as_ref() };
     let mut progress = |what: &str| terminal::note(format_args!("ds4: {what}"));
-    let report = device::check(&options.backend, scope, options.threads, &mut progress)?;
+    let report = device::check(&options.runtime, scope, &mut progress)?;
     let failures = report.failures().len();
     let judged = report.lines.len() + report.rules.len();
     terminal::show(out, &format!("{report}{} passed, {failures} failed\n", judged - failures))?;
@@ -31,7 +32,8 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
 
 fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options>> {
     let mut args = Args::new(words, "try 'ds4 check device --help'");
-    let mut options = Options { backend: "cpu".to_owned(), quick: false, part: Part::All, threads: None };
+    let mut common = Flags::default();
+    let mut options = Options { runtime: Runtime::default(), quick: false, part: Part::All };
     while let Some(item) = args.next()? {
         let flag = match item {
             Item::Flag(flag) => flag,
@@ -39,13 +41,14 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
         };
         match flag.as_str() {
             "-h" | "--help" => return Ok(None),
-            "--backend" => options.backend = args.text(&flag)?,
             "--quick" => options.quick = true,
             "--part" => options.part = part(&args.text(&flag)?)?,
-            "-t" | "--threads" => options.threads = Some(args.int(&flag, 1..=1024)? as usize),
+            "-t" | "--threads" => common.threads = Some(args.int(&flag, 1..=1024)? as usize),
+            _ if common.place(&flag, &mut args)? => {}
             _ => return Err(args.unknown(&flag)),
         }
     }
+    options.runtime = config::runtime(&common)?;
     Ok(Some(options))
 }
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 use ds4_engine::{ReplyBudget, SamplingParams};
 
 use crate::args::{Args, Item};
-use crate::config::{ModelSource, Runtime, Surroundings};
+use crate::config::{self, ModelSource, Runtime, Surroundings};
 use crate::device::{Seats, open_file};
 use crate::eval::{Score, Settings, score_suites};
 use crate::failure::{CasesFailed, usage};
+use crate::flags::Flags;
 use crate::interrupt::Interrupt;
-use crate::{help, terminal};
+use crate::{device, help, terminal};
 
 /// Suites of the embedded cases, and the share that has to pass, in percent.
 const BARS: &[(&str, f64)] = &[
@@ -59,8 +60,9 @@ struct Entry {
 }
 
 pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Some(options) = parse(words)? else { return terminal::show(out, help::CHECK_EVAL) };
+    let Some(mut options) = parse(words)? else { return terminal::show(out, help::CHECK_EVAL) };
     let interrupt = Interrupt::install()?;
+    device::settle(&options.model, &mut options.runtime, false)?;
     let mut table = Table { out, passed: 0, failed: 0 };
     let suites: Vec<String> = BARS.iter().map(|(suite, _)| (*suite).to_owned()).filter(|s| options.wants(s)).collect();
     let scores = if suites.is_empty() { Vec::new() } else { options.score(suites, None, &interrupt)? };
@@ -87,7 +89,7 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
 
 fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options>> {
     let mut args = Args::new(words, "try 'ds4 check eval --help'");
-    let mut model = None;
+    let mut common = Flags::default();
     let mut options = Options {
         model: ModelSource::Embedded,
         runtime: Runtime::default(),
@@ -105,16 +107,17 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
         };
         match flag.as_str() {
             "-h" | "--help" => return Ok(None),
-            "-m" | "--model" => model = Some(args.path(&flag)?),
-            "--mtp" => options.runtime.mtp = Some(ModelSource::File(args.path(&flag)?)),
+            "-m" | "--model" => common.model = Some(args.path(&flag)?),
+            "--mtp" => common.mtp = Some(args.path(&flag)?),
             "--suite" => options.wanted.extend(args.text(&flag)?.split(',').map(|name| name.trim().to_owned())),
             "-n" | "--tokens" => options.tokens = args.int(&flag, 1..=100_000)? as u32,
             "--concurrency" => options.concurrency = args.int(&flag, 1..=256)? as u32,
             "--against" => options.against = Some(args.path(&flag)?),
             "--max-ratio" => options.max_ratio = Some(f64::from(args.float(&flag, 0.0..=1000.0)?)),
             "--dialogues" => options.dialogues = args.int(&flag, 1..=1 << 20)? as usize,
-            "-t" | "--threads" => options.runtime.threads = Some(args.int(&flag, 1..=1024)? as usize),
-            "--quality" => options.runtime.quality = true,
+            "-t" | "--threads" => common.threads = Some(args.int(&flag, 1..=1024)? as usize),
+            "--quality" => common.quality = true,
+            _ if common.place(&flag, &mut args)? => {}
             _ => return Err(args.unknown(&flag)),
         }
     }
@@ -125,7 +128,8 @@ fn parse(words: impl Iterator<Item = OsString>) -> anyhow::Result<Option<Options
     if options.max_ratio.is_some() && options.against.is_none() {
         return Err(usage("--max-ratio needs --against"));
     }
-    options.model = ModelSource::resolve(model, &Surroundings::look());
+    options.runtime = config::runtime(&common)?;
+    options.model = ModelSource::resolve(common.model, &Surroundings::look());
     if options.model == ModelSource::Embedded && options.runtime.mtp.is_none() {
         options.runtime.mtp = Some(ModelSource::Embedded);
     }

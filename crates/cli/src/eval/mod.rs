@@ -31,12 +31,12 @@ use runner::{Control, Plan};
 use trace::Trace;
 
 use crate::config::{self, ModelSource, Surroundings};
-use crate::device::{Loaded, ModelFile, Seats, open_file};
+use crate::device::{Loaded, ModelFile, Seats, Telling, open_file};
 use crate::failure::{CasesFailed, usage};
 use crate::file::write_whole;
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
-use crate::{help, terminal};
+use crate::{device, help, terminal};
 
 pub(crate) use embedded::dialogues;
 pub(crate) use options::Settings;
@@ -90,10 +90,12 @@ fn evaluate(run: &Run, out: &mut dyn Write) -> anyhow::Result<()> {
         settings.pause = Duration::ZERO;
     }
     let plan = Plan::new(cases, run.repeat, settings, &file.tokenizer)?;
-    let _lock = Lock::for_model(&source, run.common.no_lock)?;
+    let mut runtime = config::runtime(&run.common)?;
+    device::settle(&source, &mut runtime, run.common.quiet)?;
+    let _lock = Lock::for_model(&source, &runtime)?;
     let gate = Gate::new();
     let seats = Seats { slots: run.concurrency, ..Seats::default() };
-    let loaded = open(file, &plan, config::runtime(&run.common)?, seats, &gate)?;
+    let loaded = open(file, &plan, runtime, seats, &gate)?;
     let control = Control::new(&plan, run.concurrency as usize, gate);
     let trace = run.trace.as_ref().map(|path| Trace::begin(path, &loaded, &plan)).transpose()?;
     let mut scene =
@@ -163,7 +165,7 @@ fn open(
     }
     runtime.ctx = Some(needed.min(trained));
     let gate = gate.clone();
-    Loaded::open_with(file, &runtime, seats, false, |model| Box::new(Gated { model, gate }))
+    Loaded::open_with(file, &runtime, seats, &Telling::Lines, |model| Box::new(Gated { model, gate }))
 }
 
 /// A run under way and everyone who writes about it.

@@ -33,7 +33,7 @@ impl Trace {
         let header = json!({
             "type": "header",
             "model": loaded.file.gguf.name(),
-            "backend": "cpu",
+            "backend": loaded.backend,
             "ctx": limits.context,
             "slots": limits.slots,
             "cases": plan.cases.len(),

@@ -48,6 +48,28 @@ fn recorded_logits_are_reproduced_in_chunks_too() {
 }
 
 #[test]
+fn a_backend_is_examined_stage_by_stage() {
+    let ran = Program::new().works(&["check", "device", "--quick", "--part", "stages", "-t", "2"]);
+    let (table, verdicts): (Vec<&str>, Vec<&str>) =
+        ran.out.lines().partition(|line| !line.starts_with("ok ") && !line.ends_with(" failed"));
+    let columns = ["stage", "output", "phase", "calls", "rows", "worst", "bound", "absolute", "codes", "ids", "ok"];
+    assert_eq!(table[0].split_whitespace().take(11).collect::<Vec<_>>(), columns);
+    for stage in
+        ["embed", "hc_pre", "project", "query", "compress", "select", "attend", "attn_output", "route", "experts"]
+    {
+        for phase in ["decode", "prefill"] {
+            let mut lines = table.iter().filter(|line| line.split_whitespace().next() == Some(stage));
+            let line = lines.find(|line| line.contains(&format!(" {phase} ")));
+            assert!(line.is_some_and(|line| line.contains("  ok ")), "{stage} {phase}: {}", ran.out);
+        }
+    }
+    assert_eq!(verdicts.len(), 2, "{}", ran.out);
+    assert!(verdicts[0].contains(": nothing is written outside the outputs: "), "{}", ran.out);
+    assert_eq!(verdicts[1], format!("{} passed, 0 failed", table.len()), "{}", ran.out);
+    assert_eq!(ran.err, "ds4: tiny q2 with a draft block\n");
+}
+
+#[test]
 fn logits_recorded_from_another_model_are_an_error() {
     let program = Program::new();
     program.write("tiny-b.golden.json", std::fs::read(fixture("tiny/tiny-b.golden.json")).expect("a golden"));

@@ -39,6 +39,8 @@ impl Program {
     pub(crate) fn surrounded(&self, mut command: Command, args: &[&str]) -> Command {
         command.args(args).current_dir(self.folder.path()).env_remove("DS4_MODEL").env_remove("XDG_RUNTIME_DIR");
         command.env("DS4_HOME", self.path("home")).env("TERM", "xterm").env_remove("NO_COLOR");
+        // The CPU, whatever the machine has.
+        command.env("CUDA_VISIBLE_DEVICES", "");
         command
     }
 

@@ -39,7 +39,7 @@ fn help_goes_to_standard_output_and_topics_are_known() {
 fn the_version_names_the_commit_and_the_backends() {
     let ran = Program::new().works(&["--version"]);
     assert!(
-        ran.out.starts_with("ds4 ") && ran.out.contains("commit ") && ran.out.contains("backends: cpu"),
+        ran.out.starts_with("ds4 ") && ran.out.contains("commit ") && ran.out.contains("backends: cpu, cuda"),
         "{}",
         ran.out
     );
@@ -65,8 +65,14 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         ),
         (&["--logprobs-top-k", "129"], "ds4: invalid value for --logprobs-top-k: 129: expected 1..128\n"),
         (&["--raw=1", "-p", "a"], "ds4: --raw takes no value: 1\n"),
-        (&["--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu\n"),
-        (&["--cuda"], "ds4: --cuda is not supported by this build\n"),
+        (&["--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu, cuda\n"),
+        (&["--metal"], "ds4: --metal is not supported by this build\n"),
+        (
+            &["--cuda", "--quality", "-p", "a"],
+            "ds4: --quality and --cuda cannot be combined: a card holds cache rows as stored codes\n",
+        ),
+        (&["--device", "1", "-p", "a"], "ds4: --device needs --cuda\n"),
+        (&["--cuda", "--device", "x"], "ds4: invalid value for --device: x\n"),
         (&["--mtp-draft", "2"], "ds4: --mtp-draft is not supported by this build\n"),
         (&["--ssd-streaming"], "ds4: --ssd-streaming is not supported by this build\n"),
         (&["agent"], "ds4: agent is not supported by this build\n"),
@@ -87,7 +93,8 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
             &["check", "nonsense", "f"],
             "ds4: unknown kind of check: nonsense: expected tokenizer, render, parse, logits, device or eval\n",
         ),
-        (&["check", "device", "--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu\n"),
+        (&["check", "device", "--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu, cuda\n"),
+        (&["check", "device", "--device", "1"], "ds4: --device needs --cuda\n"),
         (&["check", "device", "--part", "x"], "ds4: invalid value for --part: x: expected all, stages or models\n"),
         (&["check", "parse"], "ds4: check needs at least one file\n"),
         (&["synth"], "ds4: synth needs a file to write: ds4 synth OUT\n"),
@@ -114,4 +121,23 @@ fn a_context_beyond_the_model_is_a_usage_error() {
     let ran = Program::new().run(&["-p", "a", "--ctx", "999999", "--quiet"]);
     assert_eq!(ran.code, 2);
     assert_eq!(ran.err, "ds4: invalid value for --ctx: 999999: the model was made for at most 32768\n");
+}
+
+#[test]
+fn a_card_that_is_asked_for_and_not_there_is_one_line() {
+    let program = Program::new();
+    for args in [&["--cuda", "-p", "hi"][..], &["check", "device", "--cuda"], &["server", "--cuda", "--port", "0"]] {
+        let ran = program.run(args);
+        let why = ran.err.rsplit("device cuda:0: ").next().unwrap_or_default();
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.lines().count()), (3, "", 1), "{args:?}: {}", ran.err);
+        assert!(why.starts_with("no NVIDIA driver found: ") || why.starts_with("the driver "), "{}", ran.err);
+    }
+}
+
+#[test]
+fn without_a_card_nobody_hears_of_cards() {
+    let program = Program::new();
+    let model = crate::program::fixture("tiny/tiny-b.gguf");
+    let ran = program.works(&["-m", &model, "-p", "a", "-n", "2", "-c", "64", "--no-lock"]);
+    assert!(ran.err.contains("(context 64, backend cpu)\n") && !ran.err.contains("cuda"), "{}", ran.err);
 }

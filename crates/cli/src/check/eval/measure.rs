@@ -9,7 +9,7 @@ use ds4_text::Special;
 use super::{BARS, Entry, Options, RETRIEVAL, percent};
 use crate::bench;
 use crate::config::ModelSource;
-use crate::device::{self, Loaded, Precision, open_file};
+use crate::device::{self, Loaded, Telling, open_file};
 use crate::eval::{Score, dialogues, prompts};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -172,15 +172,14 @@ fn spoken(ids: &[u32], special: &Special) -> Vec<bool> {
 /// Prefill and decode of one sequence.
 pub(super) fn speed(options: &Options) -> anyhow::Result<Vec<Entry>> {
     let gguf = device::open_gguf(&options.model, true)?;
-    let precision = if options.runtime.quality { Precision::Quality } else { Precision::Default };
-    let default = Limits::default();
-    let limits = Limits { context: SPEED_PROMPT + SPEED_TOKENS, slots: 1, ..default };
-    let model = device::load(&gguf, None, limits, precision, options.runtime.threads)?;
+    let max_rows = device::max_rows(&options.runtime).min(SPEED_PROMPT);
+    let limits = Limits { context: SPEED_PROMPT + SPEED_TOKENS, slots: 1, max_rows, ..Limits::default() };
+    let model = device::load(&gguf, None, limits, &options.runtime, None, &Telling::Silent)?;
     let (prefill, decode) = bench::speed(model, SPEED_PROMPT, SPEED_TOKENS)?;
-    let threads = device::threads(options.runtime.threads);
+    let hardware = device::hardware(&options.runtime)?.name;
     let row = |name: &str, speed: f64, least: f64| Entry {
         name: name.to_owned(),
-        result: format!("{speed:.1} tokens/s, {threads} threads"),
+        result: format!("{speed:.1} tokens/s, {hardware}"),
         bar: format!(">= {least}"),
         holds: Some(speed >= least),
     };
