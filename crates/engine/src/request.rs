@@ -52,6 +52,9 @@ pub struct Request {
     pub priority: i8,
     /// The slot to take where several would do equally well.
     pub slot: Option<SlotId>,
+    /// Whose conversation the caller says it is. Where several slots would do equally well, the one that last served it is
+    /// taken. Never more than that: callers send one name with everything they do at once.
+    pub affinity: Option<u64>,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
     pub cancel: Cancel,
     /// Where events go.
@@ -80,6 +83,7 @@ impl Request {
             tenant: 0,
             priority: 0,
             slot: None,
+            affinity: None,
             cancel: Cancel::default(),
             events: events.into(),
         }

@@ -185,7 +185,7 @@ impl Scheduler {
                 drop(reply.send(done));
             }
             Control::DraftAgreement(request, reply) => {
-                let wanted = Waited { tokens: &request.prompt, tenant: 0, hint: None, goes_on: false };
+                let wanted = Waited::by_nobody(&request.prompt);
                 let place = place(&self.seats, &wanted, self.limits.rewind).ok_or(Error::SlotBusy(0));
                 let measured = place.and_then(|Place { at, .. }| {
                     let seat = &mut self.seats[at];

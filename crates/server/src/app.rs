@@ -190,6 +190,7 @@ impl App {
             tenant: tenant_number(&order.tenant),
             priority: order.priority,
             slot: order.slot,
+            affinity: order.session,
             ..Request::new(ids, listener)
         };
         if let Err(error) = self.engine.submit(request) {

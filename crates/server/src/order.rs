@@ -5,7 +5,7 @@ use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
-use crate::call;
+use crate::call::{self, Call};
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
@@ -47,6 +47,8 @@ pub(crate) struct Order {
     pub(crate) priority: i8,
     /// The slot that the client would like.
     pub(crate) slot: Option<u32>,
+    /// The conversation that the client says it is.
+    pub(crate) session: Option<u64>,
     /// Whose request it is: what one tenant said is not known to another.
     pub(crate) tenant: String,
     /// What was accepted but is not honoured, for the header `x-ds4-warning`.
@@ -158,6 +160,7 @@ impl Order {
             priority: body.integer("priority", -10, 10)?.unwrap_or(0) as i8,
             // Negative: any.
             slot: body.integer("id_slot", -1, i64::from(u32::MAX))?.and_then(|slot| u32::try_from(slot).ok()),
+            session: session(body),
             tenant: call::tenant(config),
             warnings: Vec::new(),
             constraint: None,
@@ -208,6 +211,15 @@ fn sampling(body: &Fields<'_>) -> Result<SamplingParams> {
         repetition_penalty: body.number("repetition_penalty", f64::from(f32::MIN_POSITIVE), 2.0)?.unwrap_or(1.0),
         seed,
     })
+}
+
+/// The conversation by its headers, else by the fields that clients put its name into. These are otherwise not looked at, so
+/// nothing in them is wrong.
+fn session(body: &Fields<'_>) -> Option<u64> {
+    let metadata = body.get("metadata").and_then(|metadata| metadata.get("user_id"));
+    let named = body.get("prompt_cache_key").or(metadata).and_then(Value::as_str).filter(|name| !name.is_empty());
+    let said = Call::current().and_then(|call| call.session);
+    said.or_else(|| named.map(|name| call::conversation(name.as_bytes())))
 }
 
 /// `{"token id": number}`, at most 1024.

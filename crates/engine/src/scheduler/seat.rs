@@ -19,6 +19,8 @@ pub(super) struct Seat {
     pub(super) used: u64,
     /// Whose sequence it is: nobody else goes on from it.
     pub(super) tenant: u64,
+    /// The conversation that it last served, as its caller calls it.
+    pub(super) affinity: Option<u64>,
     /// Tokens at its beginning that other conversations may have too. Who shares more goes on with this one.
     pub(super) opening: u32,
     /// Length at which its prompt pauses, for somebody who waits for so much of it.
@@ -59,6 +61,7 @@ impl Seat {
             job: None,
             used: 0,
             tenant: 0,
+            affinity: None,
             opening: 0,
             meet: None,
             trail: Trail::default(),

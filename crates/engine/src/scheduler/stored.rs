@@ -107,6 +107,7 @@ impl Scheduler {
             None => Source::None,
         };
         let seat = &mut self.seats[at];
+        seat.affinity = request.affinity;
         let goes_on = restored.is_none() && from.is_none() && seat.opening > 0 && cached >= seat.opening;
         seat.opening = if goes_on { seat.opening } else { prompt.len() as u32 - 1 };
         if let Some(kv) = &self.kv {

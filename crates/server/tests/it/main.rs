@@ -2,6 +2,7 @@
 //! miniature, and over sockets.
 
 mod access;
+mod affinity;
 mod chat;
 mod completions;
 mod cutting;
