@@ -43,10 +43,12 @@ pub(super) struct Job {
     pub(super) served: Instant,
     /// Its listener has enough for now.
     pub(super) paused: bool,
+    /// `tokens` are fewer than were evaluated: the session is to follow.
+    pub(super) goes_back: bool,
 }
 
 pub(super) enum Task {
-    /// `prompt` tokens are given, those after them were drawn.
+    /// `prompt` tokens are given, those after them were drawn. What is kept of an answer that goes back counts as given.
     Generate {
         prompt: u32,
         generation: Box<Generation>,
@@ -185,15 +187,25 @@ impl Seat {
 
     /// Draws the next token and goes on with it, or ends.
     pub(super) fn sample(&mut self, logits: &[f32]) {
-        let Some(Job { tokens, task: Task::Generate { generation, .. }, .. }) = &mut self.job else { return };
-        match generation.advance(logits) {
-            Ok(flow) => {
-                self.restored = None;
-                match flow {
-                    Flow::Next(id) => tokens.push(id),
-                    Flow::Stop(reason) => self.end(reason),
-                }
+        let Some(Job { tokens, task: Task::Generate { prompt, generation }, goes_back, .. }) = &mut self.job else {
+            return;
+        };
+        let flow = loop {
+            match generation.advance(logits) {
+                Ok(Flow::Again(0)) => {}
+                flow => break flow,
             }
+        };
+        if flow.is_ok() {
+            self.restored = None;
+        }
+        match flow {
+            Ok(Flow::Next(id)) => tokens.push(id),
+            Ok(Flow::Again(dropped)) => {
+                tokens.truncate(tokens.len() - dropped as usize);
+                (*prompt, *goes_back) = (tokens.len() as u32, true);
+            }
+            Ok(Flow::Stop(reason)) => self.end(reason),
             Err(error) => self.fail(error),
         }
     }
@@ -210,17 +222,17 @@ impl Seat {
         }
     }
 
-    /// Ends the request with an error. Nothing is known of the slot's state then, unless only the constraint failed. If that
+    /// Ends the request with an error. Nothing is known of the slot's state then, unless only the answer's form was wrong. If that
     /// state came from the store, which is reason enough to doubt it, the request starts again from nothing instead.
     pub(super) fn fail(&mut self, error: Error) {
-        let constraint = matches!(error, Error::Constraint(_));
-        if !constraint {
+        let form = matches!(error, Error::Constraint(_) | Error::CallLoops(_));
+        if !form {
             self.session.clear();
             self.trail = Trail::default();
         }
         let device = matches!(error, Error::Device(_));
         if let (Some(key), Some(Job { task: Task::Generate { generation, .. }, .. }), false) =
-            (self.restored.take(), &mut self.job, device || constraint)
+            (self.restored.take(), &mut self.job, device || form)
         {
             self.refused = Some(key);
             generation.reuses(0, Source::None);
@@ -237,7 +249,7 @@ impl Seat {
 
 impl Job {
     pub(super) fn new(tokens: Vec<u32>, task: Task) -> Self {
-        Job { tokens, task, order: 0, served: Instant::now(), paused: false }
+        Job { tokens, task, order: 0, served: Instant::now(), paused: false, goes_back: false }
     }
 
     fn priority(&self) -> i8 {
