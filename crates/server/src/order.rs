@@ -1,7 +1,7 @@
 //! What every API's request becomes, and the fields that all of them share (server.md 5). The three API modules fill in the
 //! messages; nothing behind this type knows which API was called.
 
-use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
+use ds4_engine::{BLOCK_TOKENS, Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
@@ -55,6 +55,8 @@ pub(crate) struct Order {
     pub(crate) warnings: Vec<String>,
     /// The compiled form of `format`, `tools` and `choice`, once it is known.
     pub(crate) constraint: Option<Box<dyn Constraint>>,
+    /// And that of a call block that has to be written again.
+    pub(crate) block: Option<Box<dyn Constraint>>,
 }
 
 /// Where the prompt comes from.
@@ -164,7 +166,14 @@ impl Order {
             tenant: call::tenant(config),
             warnings: Vec::new(),
             constraint: None,
+            block: None,
         })
+    }
+
+    /// Tokens that a call block may have before it is asked whether it repeats itself.
+    pub(crate) fn block_tokens(&self) -> u32 {
+        let declared = self.tools.iter().filter_map(|tool| tool.function.get("parameters")).map(longest).max();
+        u32::try_from(declared.unwrap_or(0).saturating_mul(4)).unwrap_or(u32::MAX).max(BLOCK_TOKENS)
     }
 
     /// The tools in the form the prompt takes them. Those that a search found stay where it found them, so that the prompt
@@ -176,6 +185,18 @@ impl Order {
             .filter(|tool| all || !tool.found)
             .map(|tool| serde_json::json!({"type": "function", "function": tool.function}))
             .collect()
+    }
+}
+
+/// The longest text that a part of a schema asks for, in characters.
+fn longest(schema: &Value) -> u64 {
+    match schema {
+        Value::Object(members) => {
+            let own = members.get("maxLength").and_then(Value::as_u64).unwrap_or(0);
+            members.values().map(longest).fold(own, u64::max)
+        }
+        Value::Array(items) => items.iter().map(longest).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -348,4 +369,19 @@ fn think_budget(body: &Fields<'_>, config: &ServerConfig) -> Result<u32> {
         }
     }
     Ok(config.think_budget)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::longest;
+
+    #[test]
+    fn the_longest_declared_text_counts_wherever_it_stands() {
+        let text = |most: u64| json!({"type": "string", "maxLength": most});
+        let nested = json!({"properties": {"a": text(7), "b": {"items": {"anyOf": [text(90_000), {"type": "null"}]}}}});
+        assert_eq!(longest(&nested), 90_000);
+        assert_eq!((longest(&json!({"maxLength": "9"})), longest(&json!(null))), (0, 0));
+    }
 }

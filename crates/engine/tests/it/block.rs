@@ -45,6 +45,7 @@ fn ids(text: &str) -> Vec<u32> {
 }
 
 /// The form in which a block is written again: this text behind `OPENER`.
+#[expect(clippy::unnecessary_wraps, reason = "as a request holds it")]
 fn form(text: &str) -> Option<Box<dyn Constraint>> {
     Some(Box::new(Says { ids: ids(&format!("tool_calls>{text}")), at: 0 }))
 }
@@ -125,9 +126,9 @@ fn after_two_attempts_or_without_a_form_the_text_is_the_answer() {
 
 #[test]
 fn a_marker_in_the_text_is_no_block() {
-    let said = format!("a <｜DSML｜ b\n\n<tool_calls>\nnothing\n</tool_calls>");
-    let outcome = answer(&said, form(&[CALL, CLOSER].concat()), |_| {});
-    assert_eq!((outcome.taken_back.len(), outcome.text.as_str()), (0, said.as_str()));
+    let said = "a <｜DSML｜ b\n\n<tool_calls>\nnothing\n</tool_calls>";
+    let outcome = answer(said, form(&[CALL, CLOSER].concat()), |_| {});
+    assert_eq!((outcome.taken_back.len(), outcome.text.as_str()), (0, said));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod access;
 mod affinity;
+mod blocks;
 mod chat;
 mod completions;
 mod cutting;
