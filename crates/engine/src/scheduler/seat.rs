@@ -25,6 +25,8 @@ pub(super) struct Seat {
     pub(super) opening: u32,
     /// Length at which its prompt pauses, for somebody who waits for so much of it.
     pub(super) meet: Option<u32>,
+    /// Length at which its prompt pauses, as its last user turn begins there.
+    pub(super) turn: Option<u32>,
     pub(super) trail: Trail,
     /// Where its state came from, until a token was drawn from it.
     pub(super) restored: Option<Key>,
@@ -66,6 +68,7 @@ impl Seat {
             affinity: None,
             opening: 0,
             meet: None,
+            turn: None,
             trail: Trail::default(),
             restored: None,
             refused: None,
@@ -116,7 +119,8 @@ impl Seat {
         }
     }
 
-    /// What it could evaluate now. A prompt pauses where somebody waits for it, and with a store where it is to be saved.
+    /// What it could evaluate now. A prompt pauses where somebody waits for it, where its last user turn begins, and with a store
+    /// where it is to be saved.
     pub(super) fn demand(&self, kv: Option<&KvStoreConfig>, now: Instant) -> Option<Demand> {
         let job = self.job.as_ref().filter(|job| !job.paused)?;
         let pos = self.session.position();
@@ -127,8 +131,8 @@ impl Seat {
         };
         let pause = if kind == Kind::Prefill {
             let saved = kv.map_or(u32::MAX, |kv| self.trail.until_stop(kv, pos));
-            let met = self.meet.filter(|&at| at > pos).map_or(u32::MAX, |at| at - pos);
-            saved.min(met)
+            let until = |at: Option<u32>| at.filter(|&at| at > pos).map_or(u32::MAX, |at| at - pos);
+            saved.min(until(self.meet)).min(until(self.turn))
         } else {
             u32::MAX
         };
@@ -172,8 +176,8 @@ impl Seat {
                 let in_prompt = span.pos < *prompt;
                 if in_prompt && done == *prompt {
                     session.mark_prompt_end(rewind);
-                } else if self.meet == Some(done) {
-                    // Who waited may get a seat later only.
+                } else if self.meet == Some(done) || self.turn == Some(done) {
+                    // Who waited may get a seat later only; who asks the same with other words comes later, too.
                     session.mark(done);
                 }
                 if in_prompt && !generation.prefilled(done) {

@@ -133,6 +133,29 @@ fn a_common_start_costs_no_conversation_its_end() {
 }
 
 #[test]
+fn another_question_goes_on_from_where_the_first_ones_turn_begins() {
+    let limits = Limits { context: 2000, ..LIMITS };
+    let policy = CheckpointPolicy { interval: 2048, ..CheckpointPolicy::default() };
+    let ask = |system: u32, user: &[u32]| {
+        let fake = Fake::new(limits);
+        let watch = fake.watch.clone();
+        let config = EngineConfig { checkpoints: policy, ..EngineConfig::default() };
+        let engine = EngineHandle::start(Box::new(fake), std::sync::Arc::clone(&TOKENIZER), config).unwrap();
+        let prompt = |kind: u32| [&ids(system, 1), user, &ids(40, kind)].concat();
+        generate(&engine, &prompt(2), choice(1));
+        watch.evaluated();
+        let second = generate(&engine, &prompt(3), choice(1));
+        assert_eq!(second.ids, generate(&start(limits).0, &prompt(3), choice(1)).ids, "bit for bit");
+        assert_eq!(second.usage().cached + watch.evaluated(), system + user.len() as u32 + 40 + 19);
+        second.usage().cached
+    };
+    let user = [TOKENIZER.special().user];
+    assert_eq!(ask(500, &user), 500, "the system prompt, which ends between two regular points");
+    assert_eq!(ask(500, &[]), 0, "nothing says that a turn begins there");
+    assert_eq!(ask(200, &user), 0, "sooner evaluated than saved");
+}
+
+#[test]
 fn a_busy_conversation_lends_its_beginning() {
     let prompt = ids(90, 1);
     let (engine, watch) = start(LIMITS);
