@@ -1,5 +1,5 @@
-//! Bodies that come compressed. Some agents send zstd (RFC 8878), so that is read; the format is the `ruzstd` crate's, the limits
-//! are ours: what a body unpacks to counts like one that was sent as it is.
+//! Bodies that come compressed, as zstd (RFC 8878). The format is the `ruzstd` crate's, the limits are ours: what a body unpacks to
+//! counts like one that was sent as it is.
 
 use std::io::Read;
 
