@@ -1,5 +1,5 @@
-//! Any bytes as the body of a request of every API, up to the prompt that it becomes. Completions have no way that ends there:
-//! theirs are answered, with one token.
+//! Any bytes as the body of a request of every API, packed or as they are, up to the prompt that it becomes. Completions
+//! have no way that ends there: theirs are answered, with one token.
 #![no_main]
 
 use std::cell::LazyCell;
@@ -41,7 +41,9 @@ fuzz_target!(|data: &[u8]| {
     let path = PATHS[usize::from(which) % PATHS.len()];
     SERVER.with(|server| {
         let (runtime, router) = &**server;
+        let coding = if which & 4 == 0 { "identity" } else { "zstd" };
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        let request = request.header(header::CONTENT_ENCODING, coding);
         let request = request.body(Body::from(body.to_vec())).expect("a request");
         let (status, answer) = runtime.block_on(async {
             let response = router.clone().oneshot(request).await.expect("infallible");

@@ -151,7 +151,10 @@ fn collect(events: &mpsc::Receiver<Event>, display: &mut dyn Display) -> anyhow:
                 answer.said.content.push_str(&text);
             }
             // No tools are offered here, so no call is parsed.
-            Event::Delta(Delta::ToolCall(_)) | Event::ReasoningClosed { .. } | Event::Matched(_) => {}
+            Event::Delta(Delta::ToolCall(_))
+            | Event::TakenBack { .. }
+            | Event::ReasoningClosed { .. }
+            | Event::Matched(_) => {}
             Event::Done { reason, usage, timings } => {
                 (answer.reason, answer.usage, answer.timings) = (reason, usage, timings);
                 break;

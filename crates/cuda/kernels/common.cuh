@@ -73,15 +73,11 @@ DEVICE void pdl_wait() {
 #endif
 }
 
-// Both, for kernels that have nothing to fetch before.
+// Both, for kernels that have nothing to fetch before. The successor starts when this kernel does: were it to start earlier, it
+// would take room on multiprocessors from the products still running there.
 DEVICE void pdl_enter() {
-#ifdef PDL_LATE
     pdl_wait();
     pdl_trigger();
-#else
-    pdl_trigger();
-    pdl_wait();
-#endif
 }
 
 // ---- warps
@@ -273,12 +269,11 @@ DEVICE void mbar_fence_init() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
 }
-DEVICE void mbar_arrive(uint64_t* bar) {
-    uint64_t state;
-    asm volatile("mbarrier.arrive.shared.b64 %0, [%1];" : "=l"(state) : "r"(shared_address(bar)) : "memory");
+DEVICE void mbar_arrive_at(uint32_t at) {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(at) : "memory");
 }
-DEVICE void mbar_wait(uint64_t* bar, uint32_t parity) {
-    const uint32_t at = shared_address(bar);
+DEVICE void mbar_arrive(uint64_t* bar) { mbar_arrive_at(shared_address(bar)); }
+DEVICE void mbar_wait_at(uint32_t at, uint32_t parity) {
     uint32_t done = 0;
     while (!done) {
 #if HAS_BULK
@@ -294,6 +289,8 @@ DEVICE void mbar_wait(uint64_t* bar, uint32_t parity) {
 #endif
     }
 }
+
+DEVICE void mbar_wait(uint64_t* bar, uint32_t parity) { mbar_wait_at(shared_address(bar), parity); }
 
 // A whole warp (the producer) fills a slot of a ring whose `full` barrier counts ONE arrival:
 //   fill_begin(full, total); fill(full, dst, src, bytes) ...; fill_end(full);

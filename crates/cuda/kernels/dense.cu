@@ -322,62 +322,79 @@ template <int K, int N> DEVICE void take_x(const Segment& s, uint32_t n, uint32_
     parity ^= 1;
 }
 
-// What a consumer warp knows of the ring.
+// What a consumer warp knows of the ring: its piece of the first slot, addresses of the barriers, and where it stands.
 struct Reader {
     const uint8_t* ring;
-    uint64_t *full, *empty;
-    uint32_t slot, parity;
+    uint32_t full, empty, slot, parity;
 };
 template <int SLOTS> DEVICE const uint8_t* next_slot(Reader& r) {
     const uint8_t* at = r.ring + r.slot * SLOT;
-    mbar_wait(r.full + r.slot, r.parity);
+    mbar_wait_at(r.full + 8 * r.slot, r.parity);
     if (++r.slot == SLOTS) r.slot = 0, r.parity ^= 1;
     return at;
 }
-
-// All pieces of a pass and a block of x.
-template <int K, int N, bool F16>
-DEVICE void multiply(float (&sum)[Plan<K, N>::ROWS][Plan<K, N>::NT][2], Reader& reader, const uint4* x, uint32_t pieces, uint32_t count, uint32_t thread) {
-    using P = Plan<K, N>;
-    constexpr uint32_t PIECE = F16 ? F16_PIECE : Q8_PIECE, X_PIECE = (F16 ? 1 : 2) * P::NT * P::LANES;
-    const uint32_t lane = thread % 32, warp = thread / 32, kw = warp % P::KW;
-    const uint4* xs = x + kw * X_PIECE;
-    for (uint32_t p = 0; p < pieces;) {
-        const uint32_t first = reader.slot;
-        if (P::ROWS == 1) {
-            const bool two = p + P::KW < pieces;
-            const uint8_t* piece[2];
-            piece[0] = next_slot<P::SLOTS>(reader) + warp * PIECE;
-            if (two) {
-                piece[1] = next_slot<P::SLOTS>(reader) + warp * PIECE;
-                const uint4* at[2] = {xs, xs + P::KW * X_PIECE};
-                if (p + P::KW + kw < pieces)
-                    multiply_run<F16, 2, P::LANES>(sum[0][0], piece, at, lane);
-                else // the last round is not whole
-                    multiply_run<F16, 1, P::LANES>(sum[0][0], {piece[0]}, {xs}, lane);
-                p += 2 * P::KW, xs += 2 * P::KW * X_PIECE;
-            } else {
-                if (p + kw < pieces) multiply_run<F16, 1, P::LANES>(sum[0][0], {piece[0]}, {xs}, lane);
-                p += P::KW, xs += P::KW * X_PIECE;
-            }
-            __syncwarp();
-            if (lane == 0) {
-                mbar_arrive(reader.empty + first);
-                if (two) mbar_arrive(reader.empty + (first + 1) % P::SLOTS);
-            }
-        } else {
-            const uint8_t* piece[P::ROWS];
-            piece[0] = next_slot<P::SLOTS>(reader) + warp * PIECE;
-#pragma unroll
-            for (int r = 1; r < P::ROWS; ++r) // past the last unit: multiplied in vain
-                piece[r] = r < count ? next_slot<P::SLOTS>(reader) + warp * PIECE : piece[0];
-            if (p + kw < pieces) multiply_rows<F16, P::ROWS, P::NT>(sum, piece, xs, lane);
-            p += P::KW, xs += P::KW * X_PIECE;
-            __syncwarp();
-            if (lane == 0)
-                for (uint32_t r = 0; r < count; ++r) mbar_arrive(reader.empty + (first + r) % P::SLOTS);
-        }
+template <int SLOTS> DEVICE void release(const Reader& r, uint32_t first, uint32_t count, uint32_t lane) {
+    __syncwarp();
+    if (lane != 0) return;
+    for (uint32_t i = 0; i < count; ++i) {
+        mbar_arrive_at(r.empty + 8 * first);
+        if (++first == SLOTS) first = 0;
     }
+}
+
+// All pieces of a pass and a block of x, one row block: two rounds at a time.
+template <int K, int N, bool F16>
+DEVICE void multiply_one(float (&sum)[2], Reader& reader, const uint4* xs, uint32_t pieces, uint32_t kw, uint32_t lane) {
+    using P = Plan<K, N>;
+    constexpr uint32_t ROUND = P::KW * (F16 ? 1 : 2) * P::LANES; // of x
+    // Whole pairs of rounds in every split, but for models with few inputs.
+    constexpr int LEAST = F16 ? K / 32 / 4 : K / 64 / 2;
+    constexpr bool PAIRS = LEAST > 0 && LEAST % (2 * P::KW) == 0;
+    uint32_t p = 0;
+    for (; PAIRS ? p < pieces : p + P::KW + kw < pieces; p += 2 * P::KW, xs += 2 * ROUND) {
+        const uint32_t first = reader.slot;
+        const uint8_t* const piece[2] = {next_slot<P::SLOTS>(reader), next_slot<P::SLOTS>(reader)};
+        const uint4* const at[2] = {xs, xs + ROUND};
+        multiply_run<F16, 2, P::LANES>(sum, piece, at, lane);
+        release<P::SLOTS>(reader, first, 2, lane);
+    }
+    if (PAIRS) return;
+    for (; p < pieces; p += P::KW, xs += ROUND) {
+        const uint32_t first = reader.slot;
+        const uint8_t* const piece[1] = {next_slot<P::SLOTS>(reader)};
+        if (p + kw < pieces) multiply_run<F16, 1, P::LANES>(sum, piece, {xs}, lane);
+        release<P::SLOTS>(reader, first, 1, lane);
+    }
+}
+
+// The same for more rows: up to ROWS row blocks side by side.
+template <int K, int N, bool F16>
+DEVICE void multiply_more(float (&sum)[Plan<K, N>::ROWS][Plan<K, N>::NT][2], Reader& reader, const uint4* xs, uint32_t pieces, uint32_t count, uint32_t kw, uint32_t lane) {
+    using P = Plan<K, N>;
+    constexpr uint32_t ROUND = P::KW * (F16 ? 1 : 2) * P::NT * 32;
+    for (uint32_t p = 0; p < pieces; p += P::KW, xs += ROUND) {
+        const uint32_t first = reader.slot;
+        const uint8_t* piece[P::ROWS];
+        piece[0] = next_slot<P::SLOTS>(reader);
+#pragma unroll
+        for (int r = 1; r < P::ROWS; ++r) // past the last unit: multiplied in vain
+            piece[r] = r < count ? next_slot<P::SLOTS>(reader) : piece[0];
+        if (p + kw < pieces) multiply_rows<F16, P::ROWS, P::NT>(sum, piece, xs, lane);
+        release<P::SLOTS>(reader, first, count, lane);
+    }
+}
+
+template <int K, int N, bool F16>
+DEVICE void multiply(float (&sum)[Plan<K, N>::ROWS][Plan<K, N>::NT][2], Reader reader, Reader& after, const uint4* x, uint32_t pieces, uint32_t count, uint32_t thread) {
+    using P = Plan<K, N>;
+    const uint32_t lane = thread % 32, warp = thread / 32, kw = warp % P::KW;
+    reader.ring += warp * (F16 ? F16_PIECE : Q8_PIECE);
+    const uint4* xs = x + kw * (F16 ? 1 : 2) * P::NT * P::LANES;
+    if constexpr (P::ROWS == 1)
+        multiply_one<K, N, F16>(sum[0][0], reader, xs, pieces, kw, lane);
+    else
+        multiply_more<K, N, F16>(sum, reader, xs, pieces, count, kw, lane);
+    after.slot = reader.slot, after.parity = reader.parity;
 }
 
 template <int K, int N>
@@ -400,9 +417,9 @@ DEVICE void consume(const DenseArgs& a, uint32_t first, uint32_t end, Reader rea
             const uint32_t base = P::RESIDENT ? block * cut.per_block : 0;
             const uint4* xs = x + base * (s.f16 ? 1 : 2) * P::NT * P::LANES;
             if (s.f16)
-                multiply<K, N, true>(sum, reader, xs, cut.per_block, pass.count, thread);
+                multiply<K, N, true>(sum, reader, reader, xs, cut.per_block, pass.count, thread);
             else
-                multiply<K, N, false>(sum, reader, xs, cut.per_block, pass.count, thread);
+                multiply<K, N, false>(sum, reader, reader, xs, cut.per_block, pass.count, thread);
         }
 #pragma unroll
         for (int r = 0; r < P::ROWS; ++r)
@@ -435,7 +452,7 @@ template <int K, int N> DEVICE void dense(const DenseArgs& a) {
     } else {
         pdl_trigger();
         pdl_wait();
-        consume<K, N>(a, first, end, {ring, full, empty, 0, 0}, x, sums, arrived);
+        consume<K, N>(a, first, end, {ring, shared_address(full), shared_address(empty), 0, 0}, x, sums, arrived);
     }
 }
 

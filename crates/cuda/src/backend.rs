@@ -42,8 +42,6 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Told what takes long before that: kernels that are compiled.
     pub notice: Option<Notice>,
-    /// experiment
-    pub defines: Vec<String>,
     /// Run every step kernel by kernel, replay nothing.
     pub eager: bool,
 }
@@ -87,7 +85,7 @@ impl Cuda {
         let device = Device::open(options.device)?;
         check_shape(&device, shape)?;
         let (cache, notice) = (options.cache.as_deref(), options.notice.as_ref());
-        let program = Program::load(&device, shape, &options.defines, cache, notice)?;
+        let program = Program::load(&device, shape, cache, notice)?;
         let scratch = Scratch::allocate(shape, limits, draft, &mut |bytes| device.alloc(bytes))?;
         let tables = RopeTables::new(shape);
         let iq2_grid = device.alloc(size_of_val(&IQ2_XXS_GRID))?;

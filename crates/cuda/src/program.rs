@@ -193,7 +193,6 @@ impl Program {
     pub(crate) fn load(
         device: &Arc<Device>,
         shape: &Shape,
-        extra: &[String],
         cache: Option<&Path>,
         notice: Option<&Notice>,
     ) -> Result<Program> {
@@ -203,7 +202,6 @@ impl Program {
             "-default-device".to_owned(),
         ];
         options.extend(defines(shape));
-        options.extend(extra.iter().cloned());
         let fail = |what: String| device.error(what);
         let first = Once::new();
         let compiling = || {

@@ -43,6 +43,9 @@ pub enum Error {
     /// A constraint that no id satisfies, or that cannot follow the answer any further.
     #[error("constraint: {0}")]
     Constraint(String),
+    /// A call of which the client has heard repeats itself without end.
+    #[error("a tool call repeats itself after {0} tokens")]
+    CallLoops(usize),
     /// A snapshot that cannot be restored here; the session is unchanged.
     #[error("snapshot: {0}")]
     Snapshot(String),

@@ -4,21 +4,27 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ds4_text::{Delta, Detokenizer, DsmlTracker, SamplingState, StreamParser, Tokenizer, ToolCallKind};
+use ds4_text::{Delta, SamplingState, StreamParser, Tokenizer, ToolCallKind};
 
+use crate::block::{Block, Reader};
 use crate::handle::Sink;
 use crate::sampler::rank;
 use crate::stop::StopFilter;
-use crate::{ClosedBy, Constraint, Event, Request, Result, Sampler, Source, StopReason, Timings, TokenLogprobs, Usage};
+use crate::{
+    ClosedBy, Constraint, Error, Event, Request, Result, Sampler, Source, StopReason, Timings, TokenLogprobs, Usage,
+};
 
 /// One running request.
 pub(crate) struct Generation {
     request: Request,
     tokenizer: Arc<Tokenizer>,
     sampler: Sampler,
-    detokenizer: Detokenizer,
-    parser: StreamParser,
-    tracker: DsmlTracker,
+    reader: Reader,
+    block: Block,
+    /// The form of the block, once it is written again.
+    rule: Option<Box<dyn Constraint>>,
+    /// How often it was.
+    rewritten: u32,
     stop: StopFilter,
     /// Tokens that may be generated, and why no more.
     limit: (u32, StopReason),
@@ -31,6 +37,8 @@ pub(crate) struct Generation {
 pub(crate) enum Flow {
     /// Evaluate this id.
     Next(u32),
+    /// Go back to before so many of the ids that were to be evaluated, and draw again.
+    Again(u32),
     /// Nothing more is wanted.
     Stop(StopReason),
 }
@@ -63,9 +71,10 @@ impl Generation {
         };
         Generation {
             sampler: Sampler::new(request.sampling).with_bias(std::mem::take(&mut request.logit_bias)),
-            detokenizer: Detokenizer::new(),
-            parser: StreamParser::new(request.thinking, request.tools_offered),
-            tracker: DsmlTracker::new(request.thinking),
+            reader: Reader::new(request.thinking, request.tools_offered),
+            block: Block::default(),
+            rule: None,
+            rewritten: 0,
             stop: StopFilter::new(std::mem::take(&mut request.stop), request.include_stop),
             limit,
             usage: Usage { prompt, cached, ..Usage::default() },
@@ -104,6 +113,10 @@ impl Generation {
 
     /// Reports progress and says whether anyone listens.
     pub(crate) fn prefilled(&mut self, done: u32) -> bool {
+        if self.clock.first.is_some() {
+            // A part of the answer is evaluated once more.
+            return true;
+        }
         let Usage { prompt: total, cached, source, .. } = self.usage;
         if done == total {
             self.clock.prefilled = Some(Instant::now());
@@ -124,11 +137,11 @@ impl Generation {
         };
         let special = self.tokenizer.special();
         let is_eos = id == special.eos;
-        let reasoning = self.parser.in_reasoning();
+        let reasoning = self.reader.parser.in_reasoning();
         let listening = self.events.send(Event::Token { id, reasoning: reasoning && !is_eos, logprobs });
-        let constrained = !reasoning && self.request.constraint.is_some();
+        let constrained = !reasoning && (self.rule.is_some() || self.request.constraint.is_some());
         if is_eos && (constrained || !self.request.ignore_eos) {
-            return Ok(Flow::Stop(StopReason::EndOfTurn));
+            return Ok(self.ended());
         }
         if reasoning && id == special.think_end {
             let by = forced.unwrap_or(ClosedBy::Itself);
@@ -136,27 +149,75 @@ impl Generation {
         }
         self.usage.completion += 1;
         self.usage.reasoning += u32::from(reasoning);
-        let complete = match &mut self.request.constraint {
+        let complete = match self.rule.as_mut().or(self.request.constraint.as_mut()) {
             Some(constraint) if constrained => constraint.push(id)?,
             _ => false,
         };
         let end = if is_eos { None } else { self.take(id) };
-        let end = end.or(complete.then_some(StopReason::EndOfTurn));
-        Ok(match end {
-            _ if !listening => Flow::Stop(StopReason::Cancelled),
+        if !listening {
+            return Ok(Flow::Stop(StopReason::Cancelled));
+        }
+        if let Some(flow) = self.went_wrong(end.as_ref())? {
+            return Ok(flow);
+        }
+        Ok(match end.or(complete.then_some(StopReason::EndOfTurn)) {
             Some(reason) => Flow::Stop(reason),
             None if self.usage.completion >= self.limit.0 => Flow::Stop(self.limit.1.clone()),
             None => Flow::Next(id),
         })
     }
 
+    /// The model ended its turn, which it cannot in a block.
+    fn ended(&mut self) -> Flow {
+        let eos = self.tokenizer.special().eos;
+        if self.reader.parser.is_broken() {
+            self.block.push(eos, self.tokenizer.special().dsml, &self.reader);
+            if let Some(again) = self.again(false) {
+                return again;
+            }
+        }
+        Flow::Stop(StopReason::EndOfTurn)
+    }
+
+    /// What to do if the block that `end` closes cannot be read, or one repeats itself.
+    fn went_wrong(&mut self, end: Option<&StopReason>) -> Result<Option<Flow>> {
+        let loops = end.is_none() && self.block.loops(&self.reader, self.request.block_tokens);
+        let broken = end == Some(&StopReason::ToolCalls) && self.reader.parser.is_broken();
+        if !loops && !broken {
+            return Ok(None);
+        }
+        if let Some(again) = self.again(loops) {
+            return Ok(Some(again));
+        }
+        match self.reader.parser.shown() {
+            _ if !loops => Ok(None),
+            (0, _) => Ok(Some(Flow::Stop(StopReason::EndOfTurn))),
+            _ => Err(Error::CallLoops(self.block.len())),
+        }
+    }
+
+    /// Goes back to where the block can be written again, if there is such a place, and a form for it.
+    fn again(&mut self, leads_nowhere: bool) -> Option<Flow> {
+        let rule = self.request.block.as_deref().filter(|_| self.request.constraint.is_none())?;
+        if self.rewritten == REWRITES || self.usage.completion >= self.limit.0 {
+            return None;
+        }
+        let again = self.block.again(&self.reader, rule, &self.tokenizer, leads_nowhere)?;
+        self.block.cut(again.dropped);
+        (self.reader, self.rule) = (again.reader, Some(again.rule));
+        self.rewritten += 1;
+        self.events.send(Event::TakenBack { tokens: again.dropped as u32 });
+        // The last one was drawn and never evaluated.
+        Some(Flow::Again(again.dropped as u32 - 1))
+    }
+
     /// Reports the end, with everything that was held back.
     pub(crate) fn finish(mut self, mut reason: StopReason) {
         // Nothing is shown behind a stop string.
         if !matches!(reason, StopReason::StopString(_)) {
-            let tail = self.detokenizer.finish();
-            let mut deltas = self.parser.push(&tail);
-            let parser = std::mem::replace(&mut self.parser, StreamParser::new(false, false));
+            let tail = self.reader.detokenizer.finish();
+            let mut deltas = self.reader.parser.push(&tail);
+            let parser = std::mem::replace(&mut self.reader.parser, StreamParser::new(false, false));
             let (last, turn) = parser.finish();
             deltas.extend(last);
             // Calls that only the final parse can see count as well (prompt.md 18.9).
@@ -182,7 +243,7 @@ impl Generation {
     /// The id to go on with, and what forced it: a limit of the reasoning, else nothing.
     fn choose(&mut self, logits: &[f32]) -> Result<(u32, Option<ClosedBy>)> {
         let think_end = self.tokenizer.special().think_end;
-        if self.parser.in_reasoning() {
+        if self.reader.parser.in_reasoning() {
             let forced = match self.pressure() {
                 Pressure::Soft { among } if rank(logits, think_end) < among => Some(ClosedBy::Soft),
                 Pressure::Hard => Some(ClosedBy::Hard),
@@ -193,9 +254,9 @@ impl Generation {
                 return Ok((think_end, forced));
             }
         }
-        let greedy = self.request.tools_offered && self.tracker.state() == SamplingState::Greedy;
-        let reasoning = self.parser.in_reasoning();
-        let constraint = self.request.constraint.as_deref_mut();
+        let greedy = self.request.tools_offered && self.reader.tracker.state() == SamplingState::Greedy;
+        let reasoning = self.reader.parser.in_reasoning();
+        let constraint = self.rule.as_deref_mut().or(self.request.constraint.as_deref_mut());
         let constraint = constraint.filter(|_| !reasoning).map(|c| c as &mut dyn Constraint);
         let id = self.sampler.sample_within(logits, greedy, constraint)?;
         // An answer that was demanded must be given: the turn can't end before it.
@@ -226,17 +287,14 @@ impl Generation {
 
     /// The text of a token, on its way to the receiver. A reason if it ends the turn.
     fn take(&mut self, id: u32) -> Option<StopReason> {
-        let tokenizer = Arc::clone(&self.tokenizer);
-        let bytes = tokenizer.token_bytes(id);
-        self.tracker.push(bytes);
-        let text = self.detokenizer.push(bytes);
-        let mut deltas = self.parser.push(&text);
+        let mut deltas = self.reader.push(self.tokenizer.token_bytes(id));
+        self.block.push(id, self.tokenizer.special().dsml, &self.reader);
         let ended = |delta: &Delta| matches!(delta, Delta::ToolCall(call) if call.kind == ToolCallKind::End);
         if self.request.single_call && deltas.iter().any(ended) {
-            deltas.extend(self.parser.close_block());
+            deltas.extend(self.reader.parser.close_block());
         }
         let stopped = self.show(deltas);
-        let closed = self.request.tools_offered && self.parser.block_closed();
+        let closed = self.request.tools_offered && self.reader.parser.block_closed();
         stopped.or(closed.then_some(StopReason::ToolCalls))
     }
 
@@ -291,3 +349,5 @@ enum Pressure {
 
 /// Under a spent budget `</think>` is taken if fewer ids than this come before it.
 const SOFT_RANK: u32 = 3;
+/// How often the block of a turn is written again.
+const REWRITES: u32 = 2;

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod block;
 mod constraint;
 mod draft;
 mod error;
@@ -35,8 +36,8 @@ pub use kvstore::{
 };
 pub use live_match::LiveMatch;
 pub use request::{
-    Cancel, ClosedBy, Event, Listener, ReplyBudget, Request, ScoreEvent, ScoreRequest, ShutdownReport, SlotStatus,
-    Source, StopReason, Timings, Usage, Want,
+    BLOCK_TOKENS, Cancel, ClosedBy, Event, Listener, ReplyBudget, Request, ScoreEvent, ScoreRequest, ShutdownReport,
+    SlotStatus, Source, StopReason, Timings, Usage, Want,
 };
 pub use sampler::{Candidate, Sampler, SamplingParams, TokenLogprobs};
 pub use session::{CheckpointPolicy, Observer, Reuse, Session};

@@ -23,6 +23,11 @@ pub struct Request {
     /// The form the answer must have; reasoning is free, but an end-of-sentence in it only closes it. A complete answer ends
     /// the turn, `ignore_eos` or not.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// The form of a call block behind the marker that opens it, where the answer is free otherwise: a block that cannot be read
+    /// is taken back and written again in this form, twice at most.
+    pub block: Option<Box<dyn Constraint>>,
+    /// Tokens of a block after which one that only repeats itself is cut.
+    pub block_tokens: u32,
     /// Most tokens to generate; the context may end it earlier. 0 evaluates the prompt and stops.
     pub max_tokens: u32,
     /// Texts that end the visible answer, not shown themselves. Not looked for in reasoning and tool calls.
@@ -52,6 +57,9 @@ pub struct Request {
     pub priority: i8,
     /// The slot to take where several would do equally well.
     pub slot: Option<SlotId>,
+    /// Whose conversation the caller says it is. Where several slots would do equally well, the one that last served it is
+    /// taken. Never more than that: callers send one name with everything they do at once.
+    pub affinity: Option<u64>,
     /// Ends the request early; what exists is delivered and `Done` says `Cancelled`.
     pub cancel: Cancel,
     /// Where events go.
@@ -66,6 +74,8 @@ impl Request {
             sampling: SamplingParams::default(),
             logit_bias: Vec::new(),
             constraint: None,
+            block: None,
+            block_tokens: BLOCK_TOKENS,
             max_tokens: 50_000,
             stop: Vec::new(),
             include_stop: false,
@@ -80,11 +90,15 @@ impl Request {
             tenant: 0,
             priority: 0,
             slot: None,
+            affinity: None,
             cancel: Cancel::default(),
             events: events.into(),
         }
     }
 }
+
+/// Tokens that a call block may have before anybody asks whether it repeats itself.
+pub const BLOCK_TOKENS: u32 = 8192;
 
 /// The receiving end of a request as the engine sees it: a function that takes an event and says whether anyone still
 /// listens. It must not block; the sender of any unbounded channel will do.
@@ -152,7 +166,8 @@ pub enum ClosedBy {
 }
 
 /// What a request reports, in this order: `Matched` if it asked, `Prefill` at least once, then per generated token its `Token`, for the token that
-/// closes the reasoning a `ReasoningClosed`, and the `Delta`s it releases, and last exactly one of `Done` and `Failed`.
+/// closes the reasoning a `ReasoningClosed`, and the `Delta`s it releases, for a block that is written again a `TakenBack`, and
+/// last exactly one of `Done` and `Failed`.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// What the slots had of the prompt before the request got one.
@@ -183,6 +198,12 @@ pub enum Event {
         by: ClosedBy,
         /// Ids that came before it in the logits.
         rank: u32,
+    },
+    /// A call block could not be read: its end, so many of the tokens that were reported last, is no part of the answer. Nothing
+    /// of it was shown.
+    TakenBack {
+        /// How many, an end-of-sentence included.
+        tokens: u32,
     },
     /// A piece of output.
     Delta(Delta),

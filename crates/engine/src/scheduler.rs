@@ -185,7 +185,7 @@ impl Scheduler {
                 drop(reply.send(done));
             }
             Control::DraftAgreement(request, reply) => {
-                let wanted = Waited { tokens: &request.prompt, tenant: 0, hint: None, goes_on: false };
+                let wanted = Waited::by_nobody(&request.prompt);
                 let place = place(&self.seats, &wanted, self.limits.rewind).ok_or(Error::SlotBusy(0));
                 let measured = place.and_then(|Place { at, .. }| {
                     let seat = &mut self.seats[at];
@@ -372,6 +372,7 @@ impl Scheduler {
     /// One forward call for everything that runs.
     fn advance(&mut self) -> Result<()> {
         self.step += 1;
+        self.go_back()?;
         let now = Instant::now();
         let kv = self.kv.as_ref().map(KvStore::config);
         let demands: Vec<Demand> = self.in_turn().filter_map(|at| self.seats[at].demand(kv, now)).collect();
@@ -418,6 +419,27 @@ impl Scheduler {
         }
         for span in &spans {
             self.save_on_the_way(span.slot as usize);
+        }
+        Ok(())
+    }
+
+    /// Takes sequences back whose answers went wrong. The last token that stays is evaluated again, for what comes after it.
+    fn go_back(&mut self) -> Result<()> {
+        for seat in &mut self.seats {
+            let Some(job) = seat.job.as_mut().filter(|job| job.goes_back) else { continue };
+            job.goes_back = false;
+            let last = job.tokens.len() as u32 - 1;
+            match seat.session.rewind_near(self.model.as_mut(), last) {
+                Ok(at) => {
+                    if let Some(kv) = &self.kv {
+                        seat.trail.cut(kv.config(), at);
+                    }
+                }
+                Err(error) => {
+                    seat.fail(error.clone());
+                    fatal(error)?;
+                }
+            }
         }
         Ok(())
     }

@@ -3,11 +3,12 @@
 //!
 //! **Going back.** The model takes back `limits.rewind` positions for free. For anything further the session keeps
 //! *checkpoints*: the window and the frontiers at some position, without the append-only rows, which are still in the
-//! slot. A checkpoint is due at the start and before the last token of every prompt and at every multiple of
-//! `interval`. It is only written when the next step would put its position out of free reach, so short answers cost
-//! nothing. To rewind to `m`, the nearest checkpoint at `c <= m` is loaded and `c..m` is evaluated again; without one
-//! the start of the sequence serves. Too many or too large checkpoints are thinned: the newest stays, and of the others
-//! those go first whose neighbours are close compared with their age, which leaves them ever sparser towards the past.
+//! slot. A checkpoint is due where the new part of a prompt starts, where its last user turn does if that is far from
+//! all others, before its last token, and at every multiple of `interval`. It is only written when the next step would
+//! put its position out of free reach, so short answers cost nothing. To rewind to `m`, the nearest checkpoint at
+//! `c <= m` is loaded and `c..m` is evaluated again; without one the start of the sequence serves. Too many or too large
+//! checkpoints are thinned: the newest stays, and of the others those go first whose neighbours are close compared with
+//! their age, which leaves them ever sparser towards the past.
 
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
@@ -369,6 +370,15 @@ impl Session {
         self.mark(if self.is_free(before_last, rewind) { before_last } else { to });
     }
 
+    /// Where the last user turn of a prompt begins, if a way back to there is worth a step of its own: what comes before it, the
+    /// system prompt or all of a conversation, is what a prompt with another question shares with this one.
+    pub(crate) fn turn_to_mark(&self, prompt: &[u32], user: u32) -> Option<u32> {
+        let turn = prompt.iter().rposition(|&id| id == user)? as u32;
+        let regular = turn - turn.checked_rem(self.policy.interval).unwrap_or(turn);
+        let near = regular.max(self.position());
+        (turn >= near.saturating_add(TURN_WORTH)).then_some(turn)
+    }
+
     /// Makes a position a rewind point, before it gets out of free reach.
     pub(crate) fn mark(&mut self, pos: u32) {
         if let (1.., Err(at)) = (pos, self.due.binary_search(&pos)) {
@@ -394,6 +404,9 @@ impl Session {
         }
     }
 }
+
+/// Tokens that a rewind point has to save.
+const TURN_WORTH: u32 = 256;
 
 /// Length of the longest common prefix. Whole pieces are compared first: histories are long and asked about often.
 pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> u32 {

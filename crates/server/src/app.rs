@@ -183,6 +183,8 @@ impl App {
             reply_budget: order.reply_budget,
             tools_offered: !order.tools.is_empty() && order.choice != Choice::None,
             constraint: order.constraint.clone(),
+            block: order.block.clone(),
+            block_tokens: order.block_tokens(),
             ignore_eos: order.ignore_eos,
             logprobs: order.logprobs,
             cancel: cancel.clone(),
@@ -190,6 +192,7 @@ impl App {
             tenant: tenant_number(&order.tenant),
             priority: order.priority,
             slot: order.slot,
+            affinity: order.session,
             ..Request::new(ids, listener)
         };
         if let Err(error) = self.engine.submit(request) {

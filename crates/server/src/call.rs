@@ -18,6 +18,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     /// Whose key it came with; none where no key is needed.
     pub(crate) owner: Option<Owner>,
+    /// The conversation that its headers say it is part of.
+    pub(crate) session: Option<u64>,
     pub(crate) started: Instant,
     headers: Mutex<Vec<(HeaderName, HeaderValue)>>,
     /// What came with it, where somebody wants to know.
@@ -30,17 +32,39 @@ pub(crate) fn tenant(config: &ServerConfig) -> String {
     owner.map_or_else(String::new, |owner| owner.tenant)
 }
 
+/// Headers by which clients name a conversation, the narrowest first.
+const SESSION: [&str; 6] =
+    ["thread-id", "x-session-id", "session-id", "session_id", "x-claude-code-session-id", "x-session-affinity"];
+
+/// The conversation that a request's headers name.
+pub(crate) fn session(headers: &HeaderMap) -> Option<u64> {
+    let named = SESSION.iter().filter_map(|name| headers.get(*name)).find(|name| !name.is_empty());
+    named.map(|name| conversation(name.as_bytes()))
+}
+
+/// A conversation's name as slots remember it.
+pub(crate) fn conversation(name: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name)
+}
+
 tokio::task_local! {
     static CURRENT: Arc<Call>;
 }
 
 impl Call {
-    pub(crate) fn new(id: String, family: Family, path: String, owner: Option<Owner>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: String,
+        family: Family,
+        path: String,
+        owner: Option<Owner>,
+        session: Option<u64>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             family,
             path,
             owner,
+            session,
             started: Instant::now(),
             headers: Mutex::default(),
             body: OnceLock::new(),
@@ -93,4 +117,25 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
         (1..=128).contains(&id.len()).then_some(id)?.bytes().all(|b| b.is_ascii_graphic()).then(|| id.to_owned())
     };
     usable("x-request-id").or_else(|| usable("x-client-request-id")).unwrap_or_else(|| crate::app::fresh_id("req_", 12))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(headers: &[(&'static str, &'static str)]) -> Option<u64> {
+        let headers =
+            headers.iter().map(|&(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)));
+        session(&headers.collect())
+    }
+
+    #[test]
+    fn every_clients_header_names_a_conversation_and_the_narrowest_counts() {
+        for header in SESSION {
+            assert_eq!(named(&[(header, "a")]), Some(conversation(b"a")), "{header}");
+        }
+        assert_eq!(named(&[("session-id", "a"), ("Thread-Id", "b")]), Some(conversation(b"b")));
+        assert_eq!(named(&[("x-session-id", ""), ("x-session-affinity", "b")]), Some(conversation(b"b")));
+        assert_eq!(named(&[("x-request-id", "a")]), None);
+    }
 }

@@ -14,7 +14,7 @@ impl App {
         let grammars = self.grammars.as_ref().map_err(|e| ApiError::engine(e.to_string()))?;
         let compiled = grammars.compile(&spec(order)).map_err(|e| refusal(&e, trade))?;
         order.warnings.extend(compiled.warnings);
-        order.constraint = compiled.constraint;
+        (order.constraint, order.block) = (compiled.constraint, compiled.block);
         Ok(())
     }
 }

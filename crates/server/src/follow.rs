@@ -201,7 +201,7 @@ impl Follow {
                 }
                 ToolCallKind::End => {
                     self.open_calls -= 1;
-                    self.app.metrics.tool_call(true);
+                    self.app.metrics.tool_call("ok");
                 }
                 ToolCallKind::Arguments(_) => {}
             },
@@ -211,6 +211,12 @@ impl Follow {
                 self.fail(&error);
             }
             Event::Matched(found) => self.decision.live = Some(found.clone()),
+            Event::TakenBack { tokens } => {
+                let left = self.ids.len().saturating_sub(*tokens as usize);
+                self.ids.truncate(left);
+                self.app.metrics.tool_call("retried");
+                warn!(request = %self.live.request, tokens, "a tool call could not be read and is written again");
+            }
             Event::Delta(_) | Event::ReasoningClosed { .. } => {}
         }
     }
@@ -268,7 +274,7 @@ impl Follow {
         }
         let name = reason_name(reason);
         self.app.metrics.finished(name, usage, timings);
-        (0..self.open_calls).for_each(|_| self.app.metrics.tool_call(false));
+        (0..self.open_calls).for_each(|_| self.app.metrics.tool_call("salvaged"));
         let rate = if timings.decode > 0.0 { f64::from(usage.completion) / timings.decode } else { 0.0 };
         info!(
             request = %self.live.request, phase = "finish", reason = name, prompt = usage.prompt, cached = usage.cached,

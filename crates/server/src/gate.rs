@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::app::App;
-use crate::call::{Call, request_id};
+use crate::call::{self, Call, request_id};
 use crate::error::{ApiError, Family, Result};
 use crate::keys::{Keys, Owner};
 use crate::lifecycle::{Held, Lifecycle, Stage};
@@ -77,7 +77,8 @@ impl Gate {
             }
             Ok((request, owner)) => {
                 of_family = family(&request);
-                let call = Call::new(id.clone(), of_family, request.uri().path().to_owned(), owner);
+                let session = call::session(request.headers());
+                let call = Call::new(id.clone(), of_family, request.uri().path().to_owned(), owner, session);
                 let mut response = call.run(self.route(request, &call)).await;
                 call.put_headers(response.headers_mut());
                 if of_family == Family::OpenAi && call.path.starts_with("/v1/") {

@@ -134,6 +134,8 @@ pub struct Compiled {
     pub warnings: Vec<String>,
     /// For one answer; clones are for others. Nothing if any answer will do.
     pub constraint: Option<Box<dyn Constraint>>,
+    /// For a call block that went wrong in an answer without demands, from behind its first marker on.
+    pub block: Option<Box<dyn Constraint>>,
 }
 
 /// Compiles demands for one vocabulary. One serves all threads; building it reads the whole vocabulary.
@@ -163,8 +165,21 @@ impl Grammars {
     pub fn compile(&self, spec: &Spec) -> Result<Compiled, GrammarError> {
         let mut warnings = Vec::new();
         let phase = self.phase(spec, &mut warnings)?;
-        let mask = phase.map(|phase| Mask::new(Arc::clone(&self.vocabulary), phase));
-        Ok(Compiled { warnings, constraint: mask.map(|mask| Box::new(mask) as Box<dyn Constraint>) })
+        let block = if phase.is_none() { self.repair(spec) } else { None };
+        let mask = |phase| Box::new(Mask::new(Arc::clone(&self.vocabulary), phase)) as Box<dyn Constraint>;
+        Ok(Compiled { warnings, constraint: phase.map(mask), block: block.map(mask) })
+    }
+
+    /// The form of a block that nobody demanded. Tools that it cannot be written for do without.
+    fn repair(&self, spec: &Spec) -> Option<Phase> {
+        let (tools, _) = callable(spec).ok()?;
+        if tools.is_empty() {
+            return None;
+        }
+        let mut block = tools::block(&tools, !spec.single_call, self.vocabulary.dsml(), &mut Vec::new()).ok()?;
+        let mut parts = vec![lark("block", format!("start: tail\n{}", block.rules))];
+        parts.append(&mut block.parts);
+        Some(Phase::Grammar { matcher: self.compiled(parts, "tools").ok()?, block: true })
     }
 
     /// The rule under which the answer begins.

@@ -252,6 +252,7 @@ impl Job {
                     return Ok(Piece::Prefill { done, total, cached });
                 }
                 Event::Token { id, reasoning, logprobs } => self.token(id, reasoning, logprobs),
+                Event::TakenBack { tokens } => self.take_back(tokens as usize),
                 Event::ReasoningClosed { .. } | Event::Matched(_) => {}
                 Event::Delta(delta) => return Ok(self.delta(delta)),
                 Event::Done { reason, usage, timings } => {
@@ -284,6 +285,15 @@ impl Job {
             let held = if reasoning { &mut self.held_reasoning } else { &mut self.held };
             held.push(Token::of(&found, |id| tokenizer.token_bytes(id).to_vec()));
         }
+    }
+
+    /// The last tokens are no part of the answer, and nothing was said of them.
+    fn take_back(&mut self, tokens: usize) {
+        let ids = &mut self.outcome.ids;
+        let taken = ids.split_off(ids.len().saturating_sub(tokens));
+        let eos = self.app.tokenizer.special().eos;
+        let judged = taken.iter().filter(|&&id| id != eos).count();
+        self.held.truncate(self.held.len().saturating_sub(judged));
     }
 
     fn delta(&mut self, delta: Delta) -> Piece {

@@ -6,6 +6,7 @@ mod anthropic;
 mod app;
 mod aside;
 mod call;
+mod coding;
 mod config;
 mod connection;
 mod demand;

@@ -180,8 +180,9 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn tool_call(&self, whole: bool) {
-        self.tools.get_or_create(&Outcome { result: if whole { "ok" } else { "salvaged" } }).inc();
+    /// A call was read: `ok`, `salvaged` or, as it could not be, `retried`.
+    pub(crate) fn tool_call(&self, result: &'static str) {
+        self.tools.get_or_create(&Outcome { result }).inc();
     }
 
     pub(crate) fn http(&self, route: &str, code: u16) {

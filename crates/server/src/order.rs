@@ -1,11 +1,11 @@
 //! What every API's request becomes, and the fields that all of them share (server.md 5). The three API modules fill in the
 //! messages; nothing behind this type knows which API was called.
 
-use ds4_engine::{Constraint, ReplyBudget, SamplingParams};
+use ds4_engine::{BLOCK_TOKENS, Constraint, ReplyBudget, SamplingParams};
 use ds4_text::{Message, Thinking};
 use serde_json::Value;
 
-use crate::call;
+use crate::call::{self, Call};
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
 use crate::fields::Fields;
@@ -47,12 +47,16 @@ pub(crate) struct Order {
     pub(crate) priority: i8,
     /// The slot that the client would like.
     pub(crate) slot: Option<u32>,
+    /// The conversation that the client says it is.
+    pub(crate) session: Option<u64>,
     /// Whose request it is: what one tenant said is not known to another.
     pub(crate) tenant: String,
     /// What was accepted but is not honoured, for the header `x-ds4-warning`.
     pub(crate) warnings: Vec<String>,
     /// The compiled form of `format`, `tools` and `choice`, once it is known.
     pub(crate) constraint: Option<Box<dyn Constraint>>,
+    /// And that of a call block that has to be written again.
+    pub(crate) block: Option<Box<dyn Constraint>>,
 }
 
 /// Where the prompt comes from.
@@ -158,10 +162,18 @@ impl Order {
             priority: body.integer("priority", -10, 10)?.unwrap_or(0) as i8,
             // Negative: any.
             slot: body.integer("id_slot", -1, i64::from(u32::MAX))?.and_then(|slot| u32::try_from(slot).ok()),
+            session: session(body),
             tenant: call::tenant(config),
             warnings: Vec::new(),
             constraint: None,
+            block: None,
         })
+    }
+
+    /// Tokens that a call block may have before it is asked whether it repeats itself.
+    pub(crate) fn block_tokens(&self) -> u32 {
+        let declared = self.tools.iter().filter_map(|tool| tool.function.get("parameters")).map(longest).max();
+        u32::try_from(declared.unwrap_or(0).saturating_mul(4)).unwrap_or(u32::MAX).max(BLOCK_TOKENS)
     }
 
     /// The tools in the form the prompt takes them. Those that a search found stay where it found them, so that the prompt
@@ -173,6 +185,18 @@ impl Order {
             .filter(|tool| all || !tool.found)
             .map(|tool| serde_json::json!({"type": "function", "function": tool.function}))
             .collect()
+    }
+}
+
+/// The longest text that a part of a schema asks for, in characters.
+fn longest(schema: &Value) -> u64 {
+    match schema {
+        Value::Object(members) => {
+            let own = members.get("maxLength").and_then(Value::as_u64).unwrap_or(0);
+            members.values().map(longest).fold(own, u64::max)
+        }
+        Value::Array(items) => items.iter().map(longest).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -208,6 +232,15 @@ fn sampling(body: &Fields<'_>) -> Result<SamplingParams> {
         repetition_penalty: body.number("repetition_penalty", f64::from(f32::MIN_POSITIVE), 2.0)?.unwrap_or(1.0),
         seed,
     })
+}
+
+/// The conversation by its headers, else by the fields that clients put its name into. These are otherwise not looked at, so
+/// nothing in them is wrong.
+fn session(body: &Fields<'_>) -> Option<u64> {
+    let metadata = body.get("metadata").and_then(|metadata| metadata.get("user_id"));
+    let named = body.get("prompt_cache_key").or(metadata).and_then(Value::as_str).filter(|name| !name.is_empty());
+    let said = Call::current().and_then(|call| call.session);
+    said.or_else(|| named.map(|name| call::conversation(name.as_bytes())))
 }
 
 /// `{"token id": number}`, at most 1024.
@@ -336,4 +369,19 @@ fn think_budget(body: &Fields<'_>, config: &ServerConfig) -> Result<u32> {
         }
     }
     Ok(config.think_budget)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::longest;
+
+    #[test]
+    fn the_longest_declared_text_counts_wherever_it_stands() {
+        let text = |most: u64| json!({"type": "string", "maxLength": most});
+        let nested = json!({"properties": {"a": text(7), "b": {"items": {"anyOf": [text(90_000), {"type": "null"}]}}}});
+        assert_eq!(longest(&nested), 90_000);
+        assert_eq!((longest(&json!({"maxLength": "9"})), longest(&json!(null))), (0, 0));
+    }
 }

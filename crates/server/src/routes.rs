@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use crate::app::App;
 use crate::aside::{LONG, aside};
 use crate::call::{self, Call, request_id};
+use crate::coding::{Coding, too_large};
 use crate::error::{ApiError, Family, Result};
 use crate::{anthropic, fields, openai, reply, responses, utilities};
 
@@ -130,18 +131,15 @@ async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Respons
     answer(openai::models::get(&app, &name).map(|model| reply::json(&model)))
 }
 
-/// The JSON object of a request's body, within the size limit.
+/// The JSON object of a request's body, within the size limit, packed and unpacked.
 pub(crate) async fn body(app: &App, request: Request) -> Result<Map<String, Value>> {
     let (parts, body) = request.into_parts();
+    let coding = Coding::of(&parts.headers)?;
     check_content_type(&parts.headers)?;
     let limit = app.config.max_body;
-    let too_large = || {
-        let message = format!("body is larger than {limit} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("request_too_large"), message)
-    };
     // A body that says so itself is not waited for.
     if body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
     let mut body = Limited::new(body, limit);
     let mut bytes = Vec::new();
@@ -150,25 +148,26 @@ pub(crate) async fn body(app: &App, request: Request) -> Result<Map<String, Valu
             Ok(None) => break,
             Ok(Some(Ok(frame))) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
             Ok(Some(Err(error))) if error.downcast_ref::<LengthLimitError>().is_some() => {
-                return Err(too_large());
+                return Err(too_large(limit));
             }
             Ok(Some(Err(error))) => return Err(ApiError::malformed(format!("body could not be read: {error}"))),
             Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, None, "body took too long")),
         }
     }
-    if let (Some(call), true) = (Call::current(), app.trace.is_some()) {
-        call.keep_body(&bytes);
-    }
-    aside(bytes.len() >= LONG, || fields::parse(&bytes))
+    let keep = if app.trace.is_some() { Call::current() } else { None };
+    // A few packed bytes may be a long body.
+    aside(bytes.len() >= LONG || coding != Coding::None, || {
+        let bytes = coding.decoded(bytes, limit)?;
+        if let Some(call) = keep {
+            call.keep_body(&bytes);
+        }
+        fields::parse(&bytes)
+    })
 }
 
 /// JSON, or nothing when no browser speaks.
 fn check_content_type(headers: &HeaderMap) -> Result<()> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        let message = "Content-Encoding is not supported: send the body as it is";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, message));
-    }
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json")
         || (!headers.contains_key(header::CONTENT_TYPE) && !headers.contains_key(header::ORIGIN))

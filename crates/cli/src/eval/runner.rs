@@ -287,7 +287,8 @@ impl Worker<'_> {
                     drawn.attempt.generated = usage.completion;
                 }
                 Event::Failed(error) => drawn.attempt.error = Some(error.to_string()),
-                Event::Token { .. } | Event::Delta(_) | Event::Matched(_) => {}
+                // Nothing is taken back here, as no tools are offered.
+                Event::Token { .. } | Event::TakenBack { .. } | Event::Delta(_) | Event::Matched(_) => {}
             }
         }
         drawn.attempt.text = String::from_utf8_lossy(&tokenizer.decode(&ids)).into_owned();

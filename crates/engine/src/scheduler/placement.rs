@@ -19,7 +19,9 @@ pub(super) struct Place {
 
 /// The idle seat for a history, if there is one. A conversation goes on where it is. Anything else takes an empty seat, or
 /// the one that was used longest ago, and what another one, idle or busy, has of it is copied: a common start, such as a
-/// system prompt, costs no conversation its own end.
+/// system prompt, costs no conversation its own end. What the caller says of slots and conversations decides between equals
+/// only, and a conversation's name does not make its slot the one to give up: some clients send one name with all they do at
+/// once.
 pub(super) fn place(seats: &[Seat], wanted: &Waited<'_>, rewind: u32) -> Option<Place> {
     let oldest = |at: usize| Reverse((seats[at].used, seats[at].session.slot()));
     let idle = || (0..seats.len()).filter(|&at| seats[at].job.is_none());
@@ -27,8 +29,13 @@ pub(super) fn place(seats: &[Seat], wanted: &Waited<'_>, rewind: u32) -> Option<
     // Only now: a full house is asked by everyone who waits, in every step.
     let kept: Vec<u32> = seats.iter().map(|seat| seat.reusable(wanted.tokens, wanted.tenant, rewind)).collect();
     let best = (0..seats.len()).max_by_key(|&at| (kept[at], oldest(at))).filter(|&at| kept[at] >= WORTH);
-    let own =
-        idle().filter(|&at| kept[at] > 0 && seats[at].is_continued_by(wanted)).max_by_key(|&at| (kept[at], oldest(at)));
+    let conversation = || idle().filter(|&at| kept[at] > 0 && seats[at].is_continued_by(wanted));
+    let longest = conversation().map(|at| kept[at]).max().unwrap_or(0);
+    let equal = |at: usize| kept[at] + WORTH > longest;
+    let served = |at: usize| wanted.affinity.is_some() && seats[at].affinity == wanted.affinity;
+    let own = conversation().max_by_key(|&at| {
+        (equal(at), equal(at) && wanted.hint == Some(at), equal(at) && served(at), kept[at], oldest(at))
+    });
     Some(match (own, best) {
         (Some(at), None) => Place { at, from: None, kept: kept[at] },
         (Some(at), Some(best)) if kept[at] + WORTH > kept[best] => Place { at, from: None, kept: kept[at] },

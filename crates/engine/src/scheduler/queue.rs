@@ -40,18 +40,28 @@ pub(super) struct Waited<'a> {
     pub(super) tenant: u64,
     /// The seat to take where several would do equally well.
     pub(super) hint: Option<usize>,
+    /// And then the one that served this conversation.
+    pub(super) affinity: Option<u64>,
     /// They are a conversation, which may go on where it was. What is scored or measured is nobody's.
     pub(super) goes_on: bool,
+}
+
+impl<'a> Waited<'a> {
+    /// Tokens that are scored or measured.
+    pub(super) fn by_nobody(tokens: &'a [u32]) -> Self {
+        Waited { tokens, tenant: 0, hint: None, affinity: None, goes_on: false }
+    }
 }
 
 impl Waiting {
     pub(super) fn history(&self) -> Waited<'_> {
         match self {
             Waiting::Generate(queued) => {
-                let Request { prompt, tenant, slot, .. } = &queued.request;
-                Waited { tokens: prompt, tenant: *tenant, hint: slot.map(|slot| slot as usize), goes_on: true }
+                let Request { prompt, tenant, slot, affinity, .. } = &queued.request;
+                let hint = slot.map(|slot| slot as usize);
+                Waited { tokens: prompt, tenant: *tenant, hint, affinity: *affinity, goes_on: true }
             }
-            Waiting::Score(queued) => Waited { tokens: &queued.request.tokens, tenant: 0, hint: None, goes_on: false },
+            Waiting::Score(queued) => Waited::by_nobody(&queued.request.tokens),
         }
     }
 

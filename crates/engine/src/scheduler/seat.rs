@@ -19,10 +19,14 @@ pub(super) struct Seat {
     pub(super) used: u64,
     /// Whose sequence it is: nobody else goes on from it.
     pub(super) tenant: u64,
+    /// The conversation that it last served, as its caller calls it.
+    pub(super) affinity: Option<u64>,
     /// Tokens at its beginning that other conversations may have too. Who shares more goes on with this one.
     pub(super) opening: u32,
     /// Length at which its prompt pauses, for somebody who waits for so much of it.
     pub(super) meet: Option<u32>,
+    /// Length at which its prompt pauses, as its last user turn begins there.
+    pub(super) turn: Option<u32>,
     pub(super) trail: Trail,
     /// Where its state came from, until a token was drawn from it.
     pub(super) restored: Option<Key>,
@@ -41,10 +45,12 @@ pub(super) struct Job {
     pub(super) served: Instant,
     /// Its listener has enough for now.
     pub(super) paused: bool,
+    /// `tokens` are fewer than were evaluated: the session is to follow.
+    pub(super) goes_back: bool,
 }
 
 pub(super) enum Task {
-    /// `prompt` tokens are given, those after them were drawn.
+    /// `prompt` tokens are given, those after them were drawn. What is kept of an answer that goes back counts as given.
     Generate {
         prompt: u32,
         generation: Box<Generation>,
@@ -59,8 +65,10 @@ impl Seat {
             job: None,
             used: 0,
             tenant: 0,
+            affinity: None,
             opening: 0,
             meet: None,
+            turn: None,
             trail: Trail::default(),
             restored: None,
             refused: None,
@@ -111,7 +119,8 @@ impl Seat {
         }
     }
 
-    /// What it could evaluate now. A prompt pauses where somebody waits for it, and with a store where it is to be saved.
+    /// What it could evaluate now. A prompt pauses where somebody waits for it, where its last user turn begins, and with a store
+    /// where it is to be saved.
     pub(super) fn demand(&self, kv: Option<&KvStoreConfig>, now: Instant) -> Option<Demand> {
         let job = self.job.as_ref().filter(|job| !job.paused)?;
         let pos = self.session.position();
@@ -122,8 +131,8 @@ impl Seat {
         };
         let pause = if kind == Kind::Prefill {
             let saved = kv.map_or(u32::MAX, |kv| self.trail.until_stop(kv, pos));
-            let met = self.meet.filter(|&at| at > pos).map_or(u32::MAX, |at| at - pos);
-            saved.min(met)
+            let until = |at: Option<u32>| at.filter(|&at| at > pos).map_or(u32::MAX, |at| at - pos);
+            saved.min(until(self.meet)).min(until(self.turn))
         } else {
             u32::MAX
         };
@@ -167,8 +176,8 @@ impl Seat {
                 let in_prompt = span.pos < *prompt;
                 if in_prompt && done == *prompt {
                     session.mark_prompt_end(rewind);
-                } else if self.meet == Some(done) {
-                    // Who waited may get a seat later only.
+                } else if self.meet == Some(done) || self.turn == Some(done) {
+                    // Who waited may get a seat later only; who asks the same with other words comes later, too.
                     session.mark(done);
                 }
                 if in_prompt && !generation.prefilled(done) {
@@ -182,15 +191,25 @@ impl Seat {
 
     /// Draws the next token and goes on with it, or ends.
     pub(super) fn sample(&mut self, logits: &[f32]) {
-        let Some(Job { tokens, task: Task::Generate { generation, .. }, .. }) = &mut self.job else { return };
-        match generation.advance(logits) {
-            Ok(flow) => {
-                self.restored = None;
-                match flow {
-                    Flow::Next(id) => tokens.push(id),
-                    Flow::Stop(reason) => self.end(reason),
-                }
+        let Some(Job { tokens, task: Task::Generate { prompt, generation }, goes_back, .. }) = &mut self.job else {
+            return;
+        };
+        let flow = loop {
+            match generation.advance(logits) {
+                Ok(Flow::Again(0)) => {}
+                flow => break flow,
             }
+        };
+        if flow.is_ok() {
+            self.restored = None;
+        }
+        match flow {
+            Ok(Flow::Next(id)) => tokens.push(id),
+            Ok(Flow::Again(dropped)) => {
+                tokens.truncate(tokens.len() - dropped as usize);
+                (*prompt, *goes_back) = (tokens.len() as u32, true);
+            }
+            Ok(Flow::Stop(reason)) => self.end(reason),
             Err(error) => self.fail(error),
         }
     }
@@ -207,17 +226,17 @@ impl Seat {
         }
     }
 
-    /// Ends the request with an error. Nothing is known of the slot's state then, unless only the constraint failed. If that
+    /// Ends the request with an error. Nothing is known of the slot's state then, unless only the answer's form was wrong. If that
     /// state came from the store, which is reason enough to doubt it, the request starts again from nothing instead.
     pub(super) fn fail(&mut self, error: Error) {
-        let constraint = matches!(error, Error::Constraint(_));
-        if !constraint {
+        let form = matches!(error, Error::Constraint(_) | Error::CallLoops(_));
+        if !form {
             self.session.clear();
             self.trail = Trail::default();
         }
         let device = matches!(error, Error::Device(_));
         if let (Some(key), Some(Job { task: Task::Generate { generation, .. }, .. }), false) =
-            (self.restored.take(), &mut self.job, device || constraint)
+            (self.restored.take(), &mut self.job, device || form)
         {
             self.refused = Some(key);
             generation.reuses(0, Source::None);
@@ -234,7 +253,7 @@ impl Seat {
 
 impl Job {
     pub(super) fn new(tokens: Vec<u32>, task: Task) -> Self {
-        Job { tokens, task, order: 0, served: Instant::now(), paused: false }
+        Job { tokens, task, order: 0, served: Instant::now(), paused: false, goes_back: false }
     }
 
     fn priority(&self) -> i8 {

@@ -107,8 +107,10 @@ impl Scheduler {
             None => Source::None,
         };
         let seat = &mut self.seats[at];
+        seat.affinity = request.affinity;
         let goes_on = restored.is_none() && from.is_none() && seat.opening > 0 && cached >= seat.opening;
         seat.opening = if goes_on { seat.opening } else { prompt.len() as u32 - 1 };
+        seat.turn = seat.session.turn_to_mark(prompt, self.tokenizer.special().user);
         if let Some(kv) = &self.kv {
             let special = self.tokenizer.special();
             let anchor = anchor(kv.config(), prompt, special.user, special.assistant);

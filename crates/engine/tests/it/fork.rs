@@ -36,6 +36,39 @@ fn four_answers_to_one_prompt_evaluate_it_once() {
 }
 
 #[test]
+fn between_equal_slots_the_callers_wish_decides_and_then_whose_conversation_was_there() {
+    // The second one's state is a copy, whose last rewind point lies a little further back.
+    let prompt = ids(70, 1);
+    let retried_in = |change: fn(&mut Request)| {
+        let (engine, watch) = start(LIMITS);
+        watch.close();
+        let asked = |seed: u64| submit(&engine, &prompt, |r| (choice(seed)(r), r.affinity = Some(seed)).0);
+        let events = [asked(7), asked(8)];
+        watch.open();
+        events.iter().for_each(|events| assert_eq!(collect(events).usage().completion, 20));
+        generate(&engine, &prompt, |r| (change(r), r.max_tokens = 0).0);
+        let held: Vec<usize> = engine.slots().unwrap().iter().map(|slot| slot.tokens.len()).collect();
+        held.iter().position(|&len| len == 70).unwrap_or_else(|| panic!("{held:?}"))
+    };
+    assert_eq!([retried_in(|r| r.affinity = Some(7)), retried_in(|r| r.affinity = Some(8))], [0, 1]);
+    assert_eq!([retried_in(|r| r.slot = Some(0)), retried_in(|r| r.slot = Some(1))], [0, 1]);
+    assert_eq!(retried_in(|r| (r.slot, r.affinity) = (Some(1), Some(7))), 1, "the wish is the clearer word");
+}
+
+#[test]
+fn a_conversations_name_alone_takes_nothing_of_it() {
+    let (engine, _) = start(Limits { slots: 3, ..LIMITS });
+    let (main, other, title) = (ids(100, 1), ids(100, 2), ids(60, 3));
+    generate(&engine, &other, |r| r.max_tokens = 0);
+    generate(&engine, &main, |r| (r.max_tokens, r.affinity) = (0, Some(7)));
+    for prompt in [&title, &ids(60, 4)] {
+        generate(&engine, prompt, |r| (r.max_tokens, r.affinity) = (0, Some(7)));
+    }
+    let next = [&main[..], &ids(5, 3)].concat();
+    assert_eq!(generate(&engine, &next, |r| (r.max_tokens, r.affinity) = (0, Some(7))).usage().cached, 100);
+}
+
+#[test]
 fn prompts_that_share_a_beginning_evaluate_it_once_and_part_where_they_differ() {
     let (engine, watch) = start(Limits { slots: 3, ..LIMITS });
     let system = ids(75, 1);
@@ -97,6 +130,29 @@ fn a_common_start_costs_no_conversation_its_end() {
         assert_eq!([kept(&open(2), &second.ids), kept(&open(3), &third.ids)], [whole, whole], "{slots} slots");
         assert_eq!(kept(&open(1), &first.ids), if survive { whole } else { 96 }, "{slots} slots");
     }
+}
+
+#[test]
+fn another_question_goes_on_from_where_the_first_ones_turn_begins() {
+    let limits = Limits { context: 2000, ..LIMITS };
+    let policy = CheckpointPolicy { interval: 2048, ..CheckpointPolicy::default() };
+    let ask = |system: u32, user: &[u32]| {
+        let fake = Fake::new(limits);
+        let watch = fake.watch.clone();
+        let config = EngineConfig { checkpoints: policy, ..EngineConfig::default() };
+        let engine = EngineHandle::start(Box::new(fake), std::sync::Arc::clone(&TOKENIZER), config).unwrap();
+        let prompt = |kind: u32| [&ids(system, 1), user, &ids(40, kind)].concat();
+        generate(&engine, &prompt(2), choice(1));
+        watch.evaluated();
+        let second = generate(&engine, &prompt(3), choice(1));
+        assert_eq!(second.ids, generate(&start(limits).0, &prompt(3), choice(1)).ids, "bit for bit");
+        assert_eq!(second.usage().cached + watch.evaluated(), system + user.len() as u32 + 40 + 19);
+        second.usage().cached
+    };
+    let user = [TOKENIZER.special().user];
+    assert_eq!(ask(500, &user), 500, "the system prompt, which ends between two regular points");
+    assert_eq!(ask(500, &[]), 0, "nothing says that a turn begins there");
+    assert_eq!(ask(200, &user), 0, "sooner evaluated than saved");
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub(crate) struct Outcome {
     pub(crate) logprobs: Vec<TokenLogprobs>,
     pub(crate) prefill: Vec<(u32, u32, u32)>,
     pub(crate) closed: Vec<(ClosedBy, u32)>,
+    /// How many tokens were taken back each time; they are not among `ids`.
+    pub(crate) taken_back: Vec<u32>,
     pub(crate) end: Result<(StopReason, Usage, Timings), Error>,
 }
 
@@ -103,6 +105,7 @@ pub(crate) fn collect(events: &Receiver<Event>) -> Outcome {
         logprobs: Vec::new(),
         prefill: Vec::new(),
         closed: Vec::new(),
+        taken_back: Vec::new(),
         end: Err(Error::Cancelled),
     };
     loop {
@@ -113,6 +116,10 @@ pub(crate) fn collect(events: &Receiver<Event>) -> Outcome {
                 out.logprobs.extend(logprobs);
             }
             Event::ReasoningClosed { by, rank } => out.closed.push((by, rank)),
+            Event::TakenBack { tokens } => {
+                out.ids.truncate(out.ids.len() - tokens as usize);
+                out.taken_back.push(tokens);
+            }
             Event::Delta(Delta::Thinking(text)) => out.thinking += &text,
             Event::Delta(Delta::Text(text)) => out.text += &text,
             Event::Delta(Delta::ToolCall(call)) => out.calls.push(call),

@@ -2,6 +2,8 @@
 //! miniature, and over sockets.
 
 mod access;
+mod affinity;
+mod blocks;
 mod chat;
 mod completions;
 mod cutting;

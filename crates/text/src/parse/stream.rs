@@ -53,6 +53,8 @@ pub struct StreamParser {
     state: State,
     /// Where the block begins, once there is one.
     block: usize,
+    /// Where the block left the official form.
+    strayed: Option<usize>,
     tags: &'static Tags,
     /// Calls begun.
     calls: usize,
@@ -92,6 +94,7 @@ impl StreamParser {
             searched: 0,
             state: if thinking { State::Start } else { State::Text },
             block: 0,
+            strayed: None,
             tags: &Tags::FULL,
             calls: 0,
             open: None,
@@ -129,6 +132,25 @@ impl StreamParser {
     /// Whether the reasoning has not been closed.
     pub fn in_reasoning(&self) -> bool {
         matches!(self.state, State::Start | State::Reasoning)
+    }
+
+    /// Calls begun, and of the arguments of the one that is open what has been shown.
+    pub fn shown(&self) -> (usize, Option<&str>) {
+        (self.calls, self.open.as_deref())
+    }
+
+    /// Bytes of the text before the place where its block left the official form; all if it did not.
+    pub fn official(&self) -> usize {
+        self.strayed.unwrap_or(self.text.len())
+    }
+
+    /// Whether a block began and, if the turn ended here, no call could be read in it, or arguments that no client can read.
+    pub fn is_broken(&self) -> bool {
+        if !self.in_block() && self.strayed.is_none() {
+            return false;
+        }
+        let turn = finish(&self.text, self.thinking, self.tools_offered);
+        turn.calls.is_empty() || turn.calls.iter().any(|call| !is_json(&call.arguments))
     }
 
     /// The text so far.
@@ -214,6 +236,9 @@ impl StreamParser {
     }
 
     fn go(&mut self, at: usize, state: State) -> bool {
+        if state == State::Waiting {
+            self.strayed = Some(at);
+        }
         (self.at, self.searched, self.state) = (at, at, state);
         true
     }
