@@ -231,7 +231,8 @@ OUTPUT
       --csv FILE               instead of standard output
       --extended               more columns: ttft_ms, batch, agg_gen_tps, gen_p50_ms, gen_p99_ms, device_mem_bytes, power_w
       --comments               lines '# key=value' before the header: model, device, flags, and what bounds decoding: the
-                               bytes of weights a token reads (token_bytes) and bytes a second memory gives (read_bandwidth)
+                               bytes of weights a token reads (token_bytes) and, of the CPU, bytes a second memory gives
+                               (read_bandwidth)
       --json FILE              all of that as an object
       --tag TEXT               goes into comments and JSON
       --dump-frontier-logits-dir DIR   the logits at every context, for ds4 compare
