@@ -16,7 +16,7 @@ use crate::device::{Buffer, Device, Pinned};
 use crate::graph::{self, Graph};
 use crate::program::Program;
 use crate::scratch::Scratch;
-use crate::upload::{Progress, Uploader};
+use crate::upload::{Progress, Uploader, copy_wide};
 use crate::weight::Weight;
 use crate::{attention, compressor, draft, embed, experts, hc, head, indexer, project, query, router};
 
@@ -170,7 +170,7 @@ impl Backend for Cuda {
         for piece in dst.chunks_mut(LANDING) {
             let landed = &mut self.landing.bytes_mut()[..piece.len()];
             self.device.read(src, at, landed)?;
-            piece.copy_from_slice(landed);
+            copy_wide(landed, piece);
             at += piece.len();
         }
         Ok(())

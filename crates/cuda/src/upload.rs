@@ -63,9 +63,12 @@ impl Uploader {
     }
 }
 
-/// Copies with several threads: one cannot read as fast as the bus writes.
-fn copy_in(src: &[u8], dst: &mut [u8]) {
+/// Copies with several threads where it is worth while: one is slower than the bus.
+pub(crate) fn copy_wide(src: &[u8], dst: &mut [u8]) {
     let part = src.len().div_ceil(READERS).next_multiple_of(4096).max(1 << 20);
+    if src.len() <= part {
+        return dst.copy_from_slice(src);
+    }
     thread::scope(|scope| {
         for (src, dst) in src.chunks(part).zip(dst.chunks_mut(part)) {
             scope.spawn(move || dst.copy_from_slice(src));
@@ -196,7 +199,7 @@ impl Cuda {
         };
         let lane = &mut uploader.lanes[uploader.next];
         lane.done.wait()?;
-        copy_in(bytes, &mut lane.pinned.bytes_mut()[..bytes.len()]);
+        copy_wide(bytes, &mut lane.pinned.bytes_mut()[..bytes.len()]);
         self.device.write(&lane.staging, 0, &lane.pinned.bytes()[..bytes.len()])?;
         then(self, lane.staging.ptr())?;
         lane.done.record()?;

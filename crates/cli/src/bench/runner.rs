@@ -101,10 +101,8 @@ impl<'a> Runner<'a> {
     /// The `n` best tokens, best first, the end of a turn left out.
     fn best(&self, logits: &[f32], n: usize) -> Vec<u32> {
         let allowed = |id: &u32| Some(*id) != self.eos;
-        let ahead = |a: u32, b: u32| logits[a as usize] > logits[b as usize];
         if n == 1 {
-            let ids = (0..logits.len() as u32).filter(allowed);
-            return vec![ids.reduce(|best, id| if ahead(id, best) { id } else { best }).unwrap_or(0)];
+            return vec![highest(logits, self.eos)];
         }
         let mut ids: Vec<u32> = (0..logits.len() as u32).filter(allowed).collect();
         ids.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
@@ -114,6 +112,25 @@ impl<'a> Runner<'a> {
     fn check_stop(&self) -> anyhow::Result<()> {
         if (self.stop)() { Err(Stopped.into()) } else { Ok(()) }
     }
+}
+
+/// The first of the highest logits but that of `without`. Part of every timed step, so it goes through memory in whole vectors.
+fn highest(logits: &[f32], without: Option<u32>) -> u32 {
+    const LANES: usize = 32;
+    let top = |part: &[f32]| {
+        let (chunks, rest) = part.as_chunks::<LANES>();
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        for chunk in chunks {
+            lanes.iter_mut().zip(chunk).for_each(|(top, &z)| *top = if z > *top { z } else { *top });
+        }
+        lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &z| if z > top { z } else { top })
+    };
+    let cut = without.map_or(logits.len(), |id| (id as usize).min(logits.len()));
+    let (before, after) = (&logits[..cut], logits.get(cut + 1..).unwrap_or(&[]));
+    let (first, second) = (top(before), top(after));
+    let place = |part: &[f32], z: f32| part.iter().position(|&other| other == z);
+    let found = if first >= second { place(before, first) } else { place(after, second).map(|at| at + cut + 1) };
+    found.unwrap_or(0) as u32
 }
 
 fn finite(logits: &[f32]) -> anyhow::Result<()> {
@@ -132,4 +149,22 @@ pub(crate) fn speed(model: Box<dyn Model>, prompt: u32, n: u32) -> anyhow::Resul
     let (prefill, logits) = runner.prefill(0, prompt)?;
     let decode: Duration = runner.decode(prompt, n, 1, &logits)?.iter().sum();
     Ok((f64::from(prompt) / prefill.as_secs_f64(), f64::from(n) / decode.as_secs_f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_logit_is_the_first_of_its_like_and_never_the_one_left_out() {
+        let mut logits: Vec<f32> = (0..1000u32).map(|i| (i * 7919 % 997) as f32).collect();
+        for (at, without) in [(999, None), (0, None), (500, Some(3)), (33, Some(34)), (34, Some(33))] {
+            logits[at] = 2000.0;
+            assert_eq!(highest(&logits, without), at as u32);
+            logits[at] = 0.0;
+        }
+        (logits[70], logits[900], logits[5]) = (3000.0, 3000.0, 4000.0);
+        assert_eq!(highest(&logits, Some(5)), 70);
+        assert_eq!(highest(&[f32::NEG_INFINITY; 3], Some(0)), 1);
+    }
 }
