@@ -4,19 +4,21 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail};
 use ds4_cpu::{Cpu, Isa};
-use ds4_cuda::{Card, Cuda};
+use ds4_cuda::{Card, Cuda, StageClock};
 use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig};
 use ds4_gguf::Gguf;
 use ds4_model::{
-    Backend as Stages, Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probed, RandomSelect, Shape, Span,
-    StreamTrace, Transformer, validate_draft,
+    Backend as Stages, Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probe, Probed, RandomSelect, Shape,
+    Span, Stage, Step, StreamTrace, Transformer, validate_draft,
 };
 use ds4_testkit::{Report, Scope, Script, ScriptedModel, device_suite};
 use ds4_text::Tokenizer;
 
+use crate::bench::Timed;
 use crate::config::{Backend, DEFAULT_MODEL, ModelSource, Runtime};
 use crate::failure::usage;
 use crate::file::read_text;
@@ -427,6 +429,72 @@ pub(crate) fn trace(
     let span = Span { slot: 0, pos: 0, len: tokens.len() as u32, logits: LogitRows::None };
     model.forward(&Batch { tokens, spans: &[span] }, &mut [])?;
     Ok(std::mem::take(&mut model.backend_mut().probe.layers))
+}
+
+/// Takes the time of stages that are over when they return.
+struct HostClock {
+    times: Vec<(Stage, f64)>,
+    last: Instant,
+}
+
+impl Probe<Cpu> for HostClock {
+    fn after(
+        &mut self,
+        _: &mut Cpu,
+        stage: Stage,
+        _: &Step<ds4_cpu::Buffer>,
+        _: &mut ds4_cpu::Buffer,
+    ) -> ds4_model::Result<()> {
+        self.times.push((stage, self.last.elapsed().as_secs_f64()));
+        self.last = Instant::now();
+        Ok(())
+    }
+}
+
+/// A model, its clock, and how to read it.
+struct Clocked<B: Stages, P: Probe<B>> {
+    model: Transformer<Probed<B, P>>,
+    take: fn(&mut P) -> ds4_model::Result<Vec<(Stage, f64)>>,
+    begin: fn(&mut P),
+}
+
+impl<B: Stages, P: Probe<B>> Timed for Clocked<B, P> {
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> ds4_model::Result<()> {
+        (self.begin)(&mut self.model.backend_mut().probe);
+        self.model.forward(batch, logits)
+    }
+
+    fn fork(&mut self, to: u32, n: u32) -> ds4_model::Result<()> {
+        self.model.copy(0, to, n)
+    }
+
+    fn take(&mut self) -> ds4_model::Result<Vec<(Stage, f64)>> {
+        (self.take)(&mut self.model.backend_mut().probe)
+    }
+}
+
+/// A model whose stages are timed, and bytes a second that a copy reads and writes where it runs.
+pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::Result<(Box<dyn Timed>, f64)> {
+    let shape = Shape::from_gguf(gguf)?;
+    match runtime.backend {
+        Backend::Cuda => {
+            let mut cuda = Cuda::new(&shape, limits, false, card_options(runtime, "ds4", false))?;
+            let ceiling = cuda.copy_bandwidth()?;
+            let probed = Probed::new(cuda, StageClock::default());
+            let model = Transformer::new(probed, gguf, None, limits, Numerics::Stored)?;
+            Ok((Box::new(Clocked { model, take: StageClock::take, begin: |_| () }), ceiling))
+        }
+        Backend::Stub(_) => Err(usage("a script cannot be measured: leave out --backend stub")),
+        Backend::Cpu | Backend::Auto => {
+            let precision = precision(runtime);
+            let cpu = Cpu::new(&shape, options(precision, runtime.threads))?;
+            let clock = HostClock { times: Vec::new(), last: Instant::now() };
+            let model = Transformer::new(Probed::new(cpu, clock), gguf, None, limits, precision.numerics())?;
+            let take = |clock: &mut HostClock| Ok(std::mem::take(&mut clock.times));
+            let begin = |clock: &mut HostClock| clock.last = Instant::now();
+            Ok((Box::new(Clocked { model, take, begin }), memory::copy_bandwidth(threads(runtime.threads))))
+        }
+    }
 }
 
 /// Examines a backend by the testkit's suite; the CPU unless another was asked for.

@@ -210,6 +210,9 @@ Prefixes that a server keeps on disk. Only rm needs the directory for itself.
 pub(crate) const BENCH: &str = "\
 usage: ds4 bench [-m MODEL] (--prompt-file FILE | --chat-prompt-file FILE) [OPTIONS]     (also ds4-bench)
 
+       ds4 bench stages [-m MODEL] [--ctx N] [--rows LIST]     where a step's time goes, stage by stage: after a prompt of N
+                                tokens (default 2048) steps of so many sequences (default 1,8,32)
+
 Speed of prefill and decode at growing contexts, as CSV: at each one the text is read up to there, then so many tokens are
 generated greedily, then the state is put back. Rows are written as they come, so an interrupted run leaves a whole table.
 TEXT

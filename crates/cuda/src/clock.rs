@@ -51,6 +51,27 @@ impl StageClock {
     }
 }
 
+impl Cuda {
+    /// Bytes a second that a copy inside the card's memory reads and writes together.
+    ///
+    /// # Errors
+    /// Too little free memory, or what the device says.
+    pub fn copy_bandwidth(&mut self) -> Result<f64> {
+        const BYTES: usize = 1 << 30;
+        const PASSES: usize = 4;
+        let buffer = self.device.alloc(2 * BYTES)?;
+        let (start, end) = (Event::new(&self.device)?, Event::new(&self.device)?);
+        self.device.copy(&buffer, 0, BYTES, BYTES)?;
+        start.record()?;
+        for _ in 0..PASSES {
+            self.device.copy(&buffer, 0, BYTES, BYTES)?;
+        }
+        end.record()?;
+        end.wait()?;
+        Ok((2 * PASSES * BYTES) as f64 / end.seconds_since(&start)?)
+    }
+}
+
 impl Probe<Cuda> for StageClock {
     fn after(&mut self, cuda: &mut Cuda, stage: Stage, _: &Step<Buffer>, _: &mut Buffer) -> Result<()> {
         self.mark(cuda, Some(stage))?;

@@ -6,6 +6,7 @@ mod options;
 mod power;
 mod report;
 mod runner;
+mod stages;
 
 use std::ffi::OsString;
 use std::fs::{File, create_dir_all};
@@ -29,8 +30,13 @@ use report::{Facts, Row, Table};
 use runner::{Runner, Stopped};
 
 pub(crate) use runner::speed;
+pub(crate) use stages::Timed;
 
 pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut words = words.peekable();
+    if words.next_if(|word| word == "stages").is_some() {
+        return stages::main(words, out);
+    }
     let Some(mut options) = options::parse(words)? else { return terminal::show(out, help::BENCH) };
     let interrupt = Interrupt::install()?;
     device::settle(&options.model, &mut options.runtime, false)?;

@@ -172,7 +172,7 @@ impl Given {
 }
 
 /// Numbers of copies, separated by commas.
-fn copies(flag: &str, text: &str) -> anyhow::Result<Vec<u32>> {
+pub(super) fn copies(flag: &str, text: &str) -> anyhow::Result<Vec<u32>> {
     let number = |word: &str| parse_int(word, 1..=MOST_COPIES).map(|n| n as u32);
     let list: Result<Vec<u32>, String> = text.split(',').map(number).collect();
     list.map_err(|why| usage(format!("invalid value for {flag}: {text}{why}")))

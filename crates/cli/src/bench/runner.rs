@@ -129,8 +129,8 @@ fn highest(logits: &[f32], without: Option<u32>) -> u32 {
     let (before, after) = (&logits[..cut], logits.get(cut + 1..).unwrap_or(&[]));
     let (first, second) = (top(before), top(after));
     let place = |part: &[f32], z: f32| part.iter().position(|&other| other == z);
-    let found = if first >= second { place(before, first) } else { place(after, second).map(|at| at + cut + 1) };
-    found.unwrap_or(0) as u32
+    let found = if first >= second { place(before, first) } else { None };
+    found.or_else(|| place(after, second).map(|at| at + cut + 1)).unwrap_or(0) as u32
 }
 
 fn finite(logits: &[f32]) -> anyhow::Result<()> {

@@ -208,3 +208,22 @@ fn the_benchmark_has_a_name_of_its_own() {
     let help = Command::new(env!("CARGO_BIN_EXE_ds4-bench")).arg("--help").output().expect("ran");
     assert!(help.status.success() && help.stdout.starts_with(b"usage: ds4 bench"));
 }
+
+#[test]
+fn stages_have_a_row_each_for_a_prompt_and_for_every_number_of_rows() {
+    let ran = Program::new().works(&["bench", "stages", "--cpu", "--ctx", "80", "--rows", "1,3"]);
+    let tables: Vec<&str> = ran.out.split("\n\n").collect();
+    assert_eq!(tables.len(), 4, "{}", ran.out);
+    assert!(tables[0].starts_with("memory: "));
+    for (table, name) in tables[1..].iter().zip(["prefill of 80 rows up to 80", "decode of 1 rows", "decode of 3 rows"])
+    {
+        assert!(table.starts_with(name), "{table}");
+        let stages: Vec<&str> = table.lines().skip(2).filter_map(|line| line.split_whitespace().next()).collect();
+        for stage in ["Embed", "HcPre", "Project", "Query", "Attend", "AttnOutput", "Route", "Experts", "Head"] {
+            assert!(stages.contains(&stage), "{stage} in {table}");
+        }
+        let head: Vec<&str> = table.lines().last().expect("rows").split_whitespace().collect();
+        assert_eq!(head[..2], ["Head", "1"], "{table}");
+        assert!(head[5].parse::<f64>().is_ok_and(|megabytes| megabytes > 1.0), "{table}");
+    }
+}
