@@ -18,7 +18,7 @@ use ds4_model::{
 use ds4_testkit::{Report, Scope, Script, ScriptedModel, device_suite};
 use ds4_text::Tokenizer;
 
-use crate::bench::Timed;
+use crate::bench::{StageTimes, Timed};
 use crate::config::{Backend, DEFAULT_MODEL, ModelSource, Runtime};
 use crate::failure::usage;
 use crate::file::read_text;
@@ -433,7 +433,7 @@ pub(crate) fn trace(
 
 /// Takes the time of stages that are over when they return.
 struct HostClock {
-    times: Vec<(Stage, f64)>,
+    times: StageTimes,
     last: Instant,
 }
 
@@ -454,7 +454,7 @@ impl Probe<Cpu> for HostClock {
 /// A model, its clock, and how to read it.
 struct Clocked<B: Stages, P: Probe<B>> {
     model: Transformer<Probed<B, P>>,
-    take: fn(&mut P) -> ds4_model::Result<Vec<(Stage, f64)>>,
+    take: fn(&mut P) -> ds4_model::Result<StageTimes>,
     begin: fn(&mut P),
 }
 
@@ -468,7 +468,7 @@ impl<B: Stages, P: Probe<B>> Timed for Clocked<B, P> {
         self.model.copy(0, to, n)
     }
 
-    fn take(&mut self) -> ds4_model::Result<Vec<(Stage, f64)>> {
+    fn take(&mut self) -> ds4_model::Result<StageTimes> {
         (self.take)(&mut self.model.backend_mut().probe)
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn begin(device: &Device) -> Result<()> {
     device.check("cannot record a step", unsafe { result::stream::begin_capture(device.stream, mode) })
 }
 
-/// Ends recording; `None` if nothing was recorded that could be replayed.
+/// Ends recording and makes the step ready to be replayed.
 pub(crate) fn end(device: &Arc<Device>) -> Result<Graph> {
     // SAFETY: the stream is capturing.
     let graph = device.check("cannot record a step", unsafe { result::stream::end_capture(device.stream) })?;

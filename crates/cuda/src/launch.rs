@@ -18,13 +18,11 @@ pub(crate) struct Grid {
     pub(crate) threads: u32,
     /// Dynamic shared memory, bytes.
     pub(crate) shared: u32,
-    /// Blocks that run together and reach each other's shared memory.
-    pub(crate) cluster: u32,
 }
 
 impl Grid {
     pub(crate) fn new(x: u32, y: u32, threads: u32) -> Grid {
-        Grid { blocks: (x, y, 1), threads, shared: 0, cluster: 1 }
+        Grid { blocks: (x, y, 1), threads, shared: 0 }
     }
 
     pub(crate) fn shared(self, bytes: usize) -> Grid {
@@ -57,15 +55,11 @@ impl Cuda {
         if grid.shared > FREE_SHARED {
             self.allow_shared(name, kernel, grid.shared)?;
         }
-        let mut attributes: [sys::CUlaunchAttribute; 2] = [launch_attribute(); 2];
-        attributes[0].id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attributes[0].value.programmaticStreamSerializationAllowed = 1;
-        attributes[1].id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-        attributes[1].value.clusterDim.x = grid.cluster;
-        attributes[1].value.clusterDim.y = 1;
-        attributes[1].value.clusterDim.z = 1;
-        // Cards before Hopper know neither.
-        let known = if self.device.capability.0 < 9 { 0 } else { 1 + u32::from(grid.cluster > 1) };
+        let mut attribute = launch_attribute();
+        attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attribute.value.programmaticStreamSerializationAllowed = 1;
+        // Cards before Hopper do not know it.
+        let known = u32::from(self.device.capability.0 >= 9);
         let config = sys::CUlaunchConfig {
             gridDimX: grid.blocks.0,
             gridDimY: grid.blocks.1,
@@ -75,7 +69,7 @@ impl Cuda {
             blockDimZ: 1,
             sharedMemBytes: grid.shared,
             hStream: self.device.stream,
-            attrs: attributes.as_mut_ptr(),
+            attrs: &raw mut attribute,
             numAttrs: known,
         };
         let mut params = [std::ptr::from_ref(args).cast_mut().cast::<c_void>()];

@@ -19,14 +19,17 @@ use super::options::copies;
 const WARM: usize = 2;
 const TIMED: usize = 4;
 
+/// Stages in the order they ran, and the seconds of each.
+pub(crate) type StageTimes = Vec<(Stage, f64)>;
+
 /// A model whose stages are timed.
 pub(crate) trait Timed {
     /// Runs a step.
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> ds4_model::Result<()>;
     /// Makes slot `to` equal to slot 0.
     fn fork(&mut self, to: u32, n: u32) -> ds4_model::Result<()>;
-    /// Stages since the last call in their order, and the seconds of each.
-    fn take(&mut self) -> ds4_model::Result<Vec<(Stage, f64)>>;
+    /// Stages since the last call.
+    fn take(&mut self) -> ds4_model::Result<StageTimes>;
 }
 
 struct Options {
@@ -160,7 +163,7 @@ impl StageBytes {
 fn table(
     out: &mut dyn Write,
     name: &str,
-    runs: &[Vec<(Stage, f64)>],
+    runs: &[StageTimes],
     bytes: &StageBytes,
     rows: u32,
     ceiling: f64,
