@@ -473,8 +473,8 @@ impl<B: Stages, P: Probe<B>> Timed for Clocked<B, P> {
     }
 }
 
-/// A model whose stages are timed, and bytes a second that a copy reads and writes where it runs.
-pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::Result<(Box<dyn Timed>, f64)> {
+/// A model whose stages are timed, and bytes a second of a card's memory, if it runs on one.
+pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::Result<(Box<dyn Timed>, Option<f64>)> {
     let shape = Shape::from_gguf(gguf)?;
     match runtime.backend {
         Backend::Cuda => {
@@ -482,7 +482,7 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let ceiling = cuda.copy_bandwidth()?;
             let probed = Probed::new(cuda, StageClock::default());
             let model = Transformer::new(probed, gguf, None, limits, Numerics::Stored)?;
-            Ok((Box::new(Clocked { model, take: StageClock::take, begin: |_| () }), ceiling))
+            Ok((Box::new(Clocked { model, take: StageClock::take, begin: |_| () }), Some(ceiling)))
         }
         Backend::Stub(_) => Err(usage("a script cannot be measured: leave out --backend stub")),
         Backend::Cpu | Backend::Auto => {
@@ -492,7 +492,7 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let model = Transformer::new(Probed::new(cpu, clock), gguf, None, limits, precision.numerics())?;
             let take = |clock: &mut HostClock| Ok(std::mem::take(&mut clock.times));
             let begin = |clock: &mut HostClock| clock.last = Instant::now();
-            Ok((Box::new(Clocked { model, take, begin }), memory::copy_bandwidth(threads(runtime.threads))))
+            Ok((Box::new(Clocked { model, take, begin }), None))
         }
     }
 }

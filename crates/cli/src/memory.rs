@@ -3,7 +3,6 @@
 use std::fs;
 use std::hint::black_box;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::bail;
 use ds4_gguf::Gguf;
@@ -91,24 +90,6 @@ pub(crate) fn warm(gguf: &Gguf, threads: usize, told: impl Fn(u64) + Sync) {
             });
         }
     });
-}
-
-/// Bytes a second that threads read and write together, copying what no cache holds.
-pub(crate) fn copy_bandwidth(threads: usize) -> f64 {
-    const BYTES: usize = 256 << 20;
-    const PASSES: usize = 3;
-    let (from, mut to) = (vec![1u8; BYTES], vec![2u8; BYTES]);
-    let part = BYTES.div_ceil(threads.max(1));
-    let pass = |to: &mut [u8]| {
-        let started = Instant::now();
-        thread::scope(|scope| {
-            for (from, to) in from.chunks(part).zip(to.chunks_mut(part)) {
-                scope.spawn(|| black_box(to).copy_from_slice(black_box(from)));
-            }
-        });
-        2.0 * BYTES as f64 / started.elapsed().as_secs_f64()
-    };
-    (0..PASSES).map(|_| pass(&mut to)).fold(0.0, f64::max)
 }
 
 /// A size with its unit, powers of ten.

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ds4_gguf::Tensor;
 use ds4_gguf::tables::IQ2_XXS_GRID;
-use ds4_gguf::{Gguf, Tensor};
 use ds4_model::{
     AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
-    HeadWeights, HyperConnection, LayerKv, Limits, LowRank, Model, Numerics, ProjectWeights, Queries, QueryWeights,
-    Result, RopeTables, RouteWeights, Routing, Rows, Shape, Step, Transformer, visible_rows,
+    HeadWeights, HyperConnection, LayerKv, Limits, LowRank, ProjectWeights, Queries, QueryWeights, Result, RopeTables,
+    RouteWeights, Routing, Rows, Shape, Step, visible_rows,
 };
 
 use crate::device::{Buffer, Device, Pinned};
@@ -42,8 +42,6 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Told what takes long before that: kernels that are compiled.
     pub notice: Option<Notice>,
-    /// Run every step kernel by kernel, replay nothing.
-    pub eager: bool,
 }
 
 /// The device.
@@ -58,7 +56,6 @@ pub struct Cuda {
     pub(crate) progress: Option<Progress>,
     /// The grid of IQ2_XXS, 256 rows of eight magnitudes.
     pub(crate) iq2_grid: Buffer,
-    eager: bool,
     rope: [Buffer; 2],
     graphs: HashMap<GraphKey, Graph>,
     landing: Pinned,
@@ -67,17 +64,11 @@ pub struct Cuda {
 /// Bytes that one read brings back without a copy through pageable memory.
 const LANDING: usize = 64 << 20;
 
-/// Opens a model on a GPU.
-///
-/// # Errors
-/// No driver, card or compiler, a card that is too old or has too little memory, a file that the kernels do not fit.
-pub fn load(file: &Gguf, draft: Option<&Gguf>, limits: Limits, options: Options) -> Result<Box<dyn Model>> {
-    let cuda = Cuda::new(&Shape::from_gguf(file)?, limits, draft.is_some(), options)?;
-    Ok(Box::new(Transformer::new(cuda, file, draft, limits, Numerics::Stored)?))
-}
+/// Recorded steps that are kept: each holds memory of the card.
+const MOST_GRAPHS: usize = 128;
 
 impl Cuda {
-    /// A device for models of this shape; cache rows are [`Numerics::Stored`].
+    /// A device for models of this shape; cache rows are [`ds4_model::Numerics::Stored`].
     ///
     /// # Errors
     /// No driver, card or compiler, a card that is too old, a shape that the kernels do not fit.
@@ -103,17 +94,11 @@ impl Cuda {
             uploader: None,
             progress: options.progress,
             iq2_grid,
-            eager: options.eager,
             rope: [table(&tables.plain)?, table(&tables.compressed)?],
             graphs: HashMap::new(),
             landing: Pinned::new(&device, LANDING)?,
             device,
         })
-    }
-
-    /// Name of the card.
-    pub fn name(&self) -> &str {
-        &self.device.name
     }
 
     /// Rotary frequencies of a layer with this compression ratio.
@@ -184,7 +169,7 @@ impl Backend for Cuda {
         self.device.bind()?;
         // Whoever evaluates has all weights.
         self.uploader.take().map_or(Ok(()), Uploader::finish)?;
-        let Some(key) = key.filter(|key| !self.eager && small(key.rows as usize)) else { return record(self) };
+        let Some(key) = key.filter(|key| small(key.rows as usize)) else { return record(self) };
         if let Some(graph) = self.graphs.get(&key) {
             return graph.launch();
         }
@@ -195,6 +180,9 @@ impl Backend for Cuda {
         recorded?;
         let graph = graph?;
         graph.launch()?;
+        if self.graphs.len() == MOST_GRAPHS {
+            self.graphs.clear();
+        }
         self.graphs.insert(key, graph);
         Ok(())
     }

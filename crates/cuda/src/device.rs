@@ -14,8 +14,6 @@ pub(crate) struct Device {
     pub(crate) capability: (u32, u32),
     /// Multiprocessors.
     pub(crate) sms: u32,
-    /// Shared memory that a block may have, bytes.
-    pub(crate) max_shared: usize,
     pub(crate) stream: sys::CUstream,
     context: sys::CUcontext,
     handle: sys::CUdevice,
@@ -26,8 +24,8 @@ unsafe impl Send for Device {}
 // SAFETY: as above; the driver serialises calls on one stream.
 unsafe impl Sync for Device {}
 
-/// Oldest supported cards: Ampere.
-const OLDEST: (u32, u32) = (8, 0);
+/// Shared memory of a block that the kernels are laid out for: Hopper's (H100, H200) and its large successors'.
+const SHARED: usize = 227 << 10;
 
 /// A card as the driver presents it, before anything runs there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,14 +89,11 @@ fn find(ordinal: usize) -> Result<(sys::CUdevice, Card)> {
     };
     let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
     let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
-    if (major, minor) < OLDEST {
-        return Err(failed(
-            ordinal,
-            format!(
-                "{name} has compute capability {major}.{minor}, expected at least {}.{}: use --cpu",
-                OLDEST.0, OLDEST.1
-            ),
-        ));
+    let shared = attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
+    if shared < SHARED {
+        let has =
+            format!("{name} (compute capability {major}.{minor}) has {} KB of shared memory for a block", shared >> 10);
+        return Err(failed(ordinal, format!("{has}, expected {} KB, as H100 and H200 have: use --cpu", SHARED >> 10)));
     }
     let uuid = result::device::get_uuid(handle).map_err(|e| said("cannot ask for its identity", e))?;
     Ok((handle, Card { name, capability: (major, minor), uuid: spelled(uuid.bytes.map(|byte| byte as u8)) }))
@@ -124,14 +119,13 @@ impl Device {
                 .map_err(|e| said("cannot ask for an attribute", e))
         };
         let sms = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
-        let max_shared = attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
         // SAFETY: the handle comes from the driver; the context is released in `drop`.
         let context = unsafe { result::primary_ctx::retain(handle) }.map_err(|e| said("cannot use the card", e))?;
         // SAFETY: the context was just made.
         unsafe { result::ctx::set_current(context) }.map_err(|e| said("cannot use the card", e))?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|e| said("cannot make a stream", e))?;
-        Ok(Arc::new(Device { name, capability, sms, max_shared, stream, context, handle }))
+        Ok(Arc::new(Device { name, capability, sms, stream, context, handle }))
     }
 
     /// Whether kernels for Hopper's own matrix instructions run here.

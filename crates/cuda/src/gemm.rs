@@ -86,18 +86,10 @@ impl Entry {
         (self.units(products, n).div_ceil(sms) * self.outputs * self.tokens) as f64 / self.speed
     }
 
-    /// Bytes of shared memory, with as many slots as fit.
-    fn fit(&self, dtype: DType, most: usize) -> (usize, usize, usize) {
+    /// Bytes of shared memory.
+    fn shared(&self, dtype: DType) -> usize {
         let (_, tile) = tile(dtype).expect("a type of tiles");
-        let (weights, tokens) = (self.outputs / 16 * 2 * tile, self.tokens * 256);
-        let mut slots = self.slots;
-        loop {
-            let bytes = 1024 + slots.0 * weights + slots.1 * tokens;
-            if bytes <= most || slots == (1, 1) {
-                return (slots.0, slots.1, bytes);
-            }
-            slots = ((slots.0 - 1).max(1), (slots.1 - 1).max(1));
-        }
+        1024 + self.slots.0 * (self.outputs / 16 * 2 * tile) + self.slots.1 * (self.tokens * 256)
     }
 }
 
@@ -134,15 +126,14 @@ impl Cuda {
             .expect("every type has kernels");
         let (width, bytes) = tile(dtype).expect("a type of tiles");
         let (_, _, k) = tiles(products[0].w);
-        let (weight_slots, token_slots, shared) = entry.fit(dtype, self.device.max_shared);
         let mut args = GemmArgs {
             packed,
             n: n as u32,
             tpad: n.next_multiple_of(PADDING) as u32,
             k: k as u32,
             count: products.len() as u32,
-            weight_slots: weight_slots as u32,
-            token_slots: token_slots as u32,
+            weight_slots: entry.slots.0 as u32,
+            token_slots: entry.slots.1 as u32,
             segments: [Segment::zeroed(); MAX_SEGMENTS],
         };
         for (segment, p) in args.segments.iter_mut().zip(products) {
@@ -155,7 +146,7 @@ impl Cuda {
                 pad: 0,
             };
         }
-        let grid = Grid::new(entry.units(products, n).min(sms) as u32, 1, THREADS).shared(shared);
+        let grid = Grid::new(entry.units(products, n).min(sms) as u32, 1, THREADS).shared(entry.shared(dtype));
         self.launch(entry.name, grid, &args)
     }
 

@@ -28,7 +28,7 @@ mod scratch;
 mod upload;
 mod weight;
 
-pub use backend::{Cuda, Notice, Options, load};
+pub use backend::{Cuda, Notice, Options};
 pub use clock::StageClock;
 pub use device::{Buffer, Card, available, free_memory, has_cards};
 pub use plan::plan;

@@ -14,7 +14,7 @@ const RESERVE: u64 = 512 << 20;
 /// The driver gives large allocations whole pages of this size.
 const PAGE: u64 = 2 << 20;
 
-/// Memory of a card that [`crate::load`] would need; weights as they lie there.
+/// Memory of a card that a model on [`crate::Cuda`] would need; weights as they lie there.
 ///
 /// # Errors
 /// A file that describes no model of this family.

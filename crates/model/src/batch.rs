@@ -118,7 +118,7 @@ pub struct GraphKey {
     pub rows: u32,
     /// Rows that want logits.
     pub logits: u32,
-    /// Upper bound of every `pos + 1`: a power of two.
+    /// Upper bound of every `pos + 1`: a power of two, or the longest context.
     pub context: u32,
     /// A step of the draft block, not of the main model.
     pub draft: bool,

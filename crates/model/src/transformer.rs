@@ -250,7 +250,7 @@ impl<B: Backend> Transformer<B> {
     fn write_rows(&mut self, context: u32, record: bool, draft: bool) -> Result<Option<GraphKey>> {
         let step = &mut self.workspace.step;
         step.n = self.rows.len();
-        step.context = if record { context.next_power_of_two() } else { context };
+        step.context = if record { bucket(context, self.limits.context) } else { context };
         step.logits = self.rows.iter().filter(|row| row.logits != NO_LOGITS).count();
         let (rows, logits) = (step.n as u32, step.logits as u32);
         self.backend.write(&mut step.rows, 0, bytemuck::cast_slice(&self.rows))?;
@@ -389,6 +389,12 @@ impl<B: Backend> Model for Transformer<B> {
     }
 }
 
+/// The context that steps of one recording are made for. Devices size their scratch memory for the longest context: a bucket
+/// goes no further.
+fn bucket(context: u32, longest: u32) -> u32 {
+    context.next_power_of_two().min(longest)
+}
+
 /// Cuts a batch into steps of at most `MAX_LOGIT_ROWS` rows of logits. Pieces of one span fall into different steps: each
 /// reads what the one before has written. A batch of more than `small` rows is also cut between spans of prompts and those of
 /// sequences that decode: see [`Backend::SMALL_STEP`].
@@ -498,6 +504,13 @@ mod tests {
         let batch = Batch { tokens: &tokens, spans: &spans };
         let cut = steps(&batch, small);
         cut.iter().map(|step| step.iter().map(|(span, _)| span.len).collect()).collect()
+    }
+
+    #[test]
+    fn a_bucket_holds_its_context_and_no_more_than_the_cache() {
+        for (context, longest, expected) in [(1, 1, 1), (5, 100, 8), (64, 100, 64), (65, 100, 100), (100, 100, 100)] {
+            assert_eq!(bucket(context, longest), expected);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::device::{self, open_file};
 use crate::flags::Flags;
 use crate::{help, terminal};
 
+use super::bandwidth;
 use super::options::copies;
 
 /// Steps of one kind: the first ones warm up, the others are averaged.
@@ -72,9 +73,11 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
         max_rows: device::max_rows(&options.runtime).min(options.context).max(slots),
         ..Limits::default()
     };
-    let (mut model, ceiling) = device::timed(&file.gguf, limits, &options.runtime)?;
+    let (mut model, card) = device::timed(&file.gguf, limits, &options.runtime)?;
+    let ceiling = card.unwrap_or_else(|| bandwidth::read_bandwidth(device::threads(options.runtime.threads)));
     let bytes = StageBytes::of(&file.gguf, &file.shape)?;
-    writeln!(out, "memory: {:.0} GB/s read and written by a copy", ceiling / 1e9)?;
+    let how = if card.is_some() { "read and written by a copy" } else { "read by all threads" };
+    writeln!(out, "memory: {:.0} GB/s {how}", ceiling / 1e9)?;
     let mut logits = vec![0.0; file.shape.n_vocab * slots as usize];
     let mut at = 0;
     while at < options.context {
