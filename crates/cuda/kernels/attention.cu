@@ -29,21 +29,21 @@ struct SplitShared {
     float2 group[HEADS]; // maximum and total of the chunks folded so far
 };
 
-// Sixteen columns 64 warp + 16 t .. of row `from`: eight pairs.
+// Sixteen columns 64 warp + 16 t .. of row `from`: eight pairs. Not through the first-level cache: what it holds may be older.
 DEVICE void load_slice(const uint8_t* from, uint32_t warp, uint32_t t, uint32_t (&k)[8]) {
     if (from == nullptr) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) k[i] = 0;
     } else if (warp < 7) {
         const uint2* codes = reinterpret_cast<const uint2*>(from + 64 * warp + 16 * t);
-        const uint2 first = codes[0], second = codes[1];
-        const uint32_t scale = scale_pair(from[EXPONENTS_AT + warp]);
+        const uint2 first = __ldcg(codes), second = __ldcg(codes + 1);
+        const uint32_t scale = scale_pair(__ldcg(from + EXPONENTS_AT + warp));
         decode8(first, scale, k);
         decode8(second, scale, k + 4);
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const uint2 tail = reinterpret_cast<const uint2*>(from + TAIL_AT + 32 * t)[i];
+            const uint2 tail = __ldcg(reinterpret_cast<const uint2*>(from + TAIL_AT + 32 * t) + i);
             k[2 * i] = tail.x, k[2 * i + 1] = tail.y;
         }
     }
@@ -61,12 +61,25 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     const uint32_t per_chunk = chunk_rows(v.total);
     const uint32_t first = blockIdx.x * a.chunks_per_part * per_chunk;
     const uint32_t last = min(v.total, first + a.chunks_per_part * per_chunk);
+    // The kernel before may still choose rows and append compressed ones. Window rows are older: it waits for them before it
+    // lets this one start.
+    const uint32_t closed = a.ratio ? a.step[row].first / a.ratio : 0; // compressed rows that are older than the step
+    uint32_t place[4], k[4][8];
+    bool early[4];
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+        const uint32_t j = first + 8 * b + g;
+        early[b] = j < v.raw || (!v.chosen && j < v.raw + closed);
+        if (early[b]) load_slice(bytes_of(a, v, j, place_of(a, v, row, j)), warp, t, k[b]);
+    }
     pdl_enter();
     if (first >= v.total) return;
-
-    uint32_t place[4];
 #pragma unroll
-    for (int b = 0; b < 4; ++b) place[b] = place_of(a, v, row, first + 8 * b + g);
+    for (int b = 0; b < 4; ++b) {
+        const uint32_t j = first + 8 * b + g;
+        if (!early[b]) load_slice(bytes_of(a, v, j, place_of(a, v, row, j)), warp, t, k[b]);
+        place[b] = place_of(a, v, row, j + BLOCK);
+    }
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
         uint32_t hi[4], lo[4];
@@ -89,11 +102,12 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     if (pair == 0) sh.group[head] = make_float2(NO_SCORE, 0), sh.total[head] = 0;
     float all[8][4] = {}, sum[8][4] = {};
     for (uint32_t at = first; at < last; at += BLOCK) { // chunks begin at multiples of per_chunk, a power of two
-        uint32_t k[4][8];
+        if (at != first) {
 #pragma unroll
-        for (int b = 0; b < 4; ++b) load_slice(bytes_of(a, v, at + 8 * b + g, place[b]), warp, t, k[b]);
+            for (int b = 0; b < 4; ++b) load_slice(bytes_of(a, v, at + 8 * b + g, place[b]), warp, t, k[b]);
 #pragma unroll
-        for (int b = 0; b < 4; ++b) place[b] = place_of(a, v, row, at + BLOCK + 8 * b + g);
+            for (int b = 0; b < 4; ++b) place[b] = place_of(a, v, row, at + BLOCK + 8 * b + g);
+        }
         float c[4][4] = {};
 #pragma unroll
         for (int s = 0; s < 8; ++s) {
@@ -177,50 +191,88 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     }
 }
 
+// How a part enters its group's sum, and, at a group's end, the group the whole.
+struct __align__(16) Fold {
+    float keep, add, total, max; // `max` of all parts
+    float group_keep, group_add, pad[2];
+};
+
+// By one warp, from the parts' maxima and totals; a lane has parts `lane` and `lane + 32`. Places past the last part get folds that
+// change nothing: those of a group behind its last part close it.
+DEVICE void make_folds(Fold* folds, const float2* stats, uint32_t parts, bool whole) {
+    const uint32_t lane = lane_id(), group = whole ? 1 : GROUP;
+    float above = NO_SCORE, all = NO_SCORE; // maxima of the parts before these 32, of all
+    float2 s[2];
+#pragma unroll
+    for (uint32_t i = 0; i < 2; ++i) {
+        const uint32_t p = 32 * i + lane;
+        s[i] = p < parts ? stats[p * N_HEAD] : make_float2(NO_SCORE, 0);
+        all = fmaxf(all, s[i].x);
+    }
+    all = warp_max(all);
+#pragma unroll
+    for (uint32_t i = 0; i < 2; ++i) {
+        const uint32_t p = 32 * i + lane, start = lane / group * group;
+        float through = s[i].x; // maximum of lanes 0 to here
+#pragma unroll
+        for (uint32_t d = 1; d < 32; d *= 2) {
+            const float other = __shfl_up_sync(0xffffffffu, through, d);
+            if (lane >= d) through = fmaxf(through, other);
+        }
+        const float preceding = __shfl_sync(0xffffffffu, through, start - 1); // of the groups before
+        const float earlier = start == 0 ? above : fmaxf(above, preceding);
+        float before = NO_SCORE; // of the group's parts before this one
+#pragma unroll
+        for (uint32_t d = 1; d < GROUP; ++d) {
+            const float other = __shfl_up_sync(0xffffffffu, s[i].x, d);
+            if (lane >= start + d) before = fmaxf(before, other);
+        }
+        above = fmaxf(above, __shfl_sync(0xffffffffu, through, 31));
+        if (p >= MAX_PARTS) continue;
+        const float here = fmaxf(before, s[i].x), top = fmaxf(earlier, here);
+        const bool there = p < parts, begun = p / group * group < parts;
+        folds[p] = Fold{there ? ex2(before - here) : 1.f, there ? ex2(s[i].x - here) : 0.f, s[i].y, all,
+                        begun ? ex2(earlier - top) : 1.f, begun ? ex2(here - top) : 0.f, {}};
+    }
+}
+
 // grid (2 N_HEAD, rows), 256 threads: half of a head's columns. Folds the parts, adds the sink, divides, rotates back.
 extern "C" __global__ __launch_bounds__(256) void attend_combine(const AttendArgs a) {
-    __shared__ float2 stats[MAX_PARTS], inner[MAX_PARTS], outer[MAX_PARTS];
+    __shared__ Fold folds[MAX_PARTS];
     const uint32_t tid = threadIdx.x, head = blockIdx.x / 2, column = 256 * (blockIdx.x % 2) + tid;
     const uint32_t row = a.first_row + blockIdx.y;
     const StepRow step = a.step[row];
     const uint32_t rows = view_of(step, a.ratio).total;
     const uint32_t per_part = a.chunks_per_part * chunk_rows(rows), parts = (rows + per_part - 1) / per_part;
-    const uint32_t group = GROUP / a.chunks_per_part; // parts of a group
     float sine = 0, cosine = 1;
     if (column >= NOPE) quadrant_angle(a.frequencies[(column - NOPE) / 2], step.pos, sine, cosine);
     const float sink = a.sinks[head] * LOG2E;
     pdl_enter();
     const size_t at = size_t(blockIdx.y) * a.part_stride * N_HEAD + head;
-    if (tid < parts) stats[tid] = *reinterpret_cast<const float2*>(a.stats + 2 * (at + tid * N_HEAD));
     float values[MAX_PARTS];
 #pragma unroll
     for (uint32_t p = 0; p < MAX_PARTS; ++p)
         values[p] = p < parts ? a.parts[(at + p * N_HEAD) * HEAD + column] : 0.f;
+    const bool whole = a.chunks_per_part == GROUP; // a part is a group
+    if (tid < 32) make_folds(folds, reinterpret_cast<const float2*>(a.stats) + at, parts, whole);
     __syncthreads();
-    if (tid < parts) {
-        const uint32_t start = tid / group * group;
-        float before = NO_SCORE, earlier = NO_SCORE;
-        for (uint32_t p = 0; p < start; ++p) earlier = fmaxf(earlier, stats[p].x);
-        for (uint32_t p = start; p < tid; ++p) before = fmaxf(before, stats[p].x);
-        const float here = fmaxf(before, stats[tid].x), whole = fmaxf(earlier, here);
-        inner[tid] = make_float2(ex2(before - here), ex2(stats[tid].x - here));
-        outer[tid] = make_float2(ex2(earlier - whole), ex2(here - whole));
-    }
-    __syncthreads();
-    float max = NO_SCORE, total = 0, sum = 0, group_total = 0, group_sum = 0;
+    float total = 0, sum = 0;
 #pragma unroll
-    for (uint32_t p = 0; p < MAX_PARTS; ++p) {
-        if (p >= parts) break;
-        const float2 f = inner[p], s = stats[p]; // f.x is 0 where a group begins
-        group_sum = __fmaf_rn(group_sum, f.x, __fmul_rn(values[p], f.y));
-        group_total = __fmaf_rn(group_total, f.x, __fmul_rn(s.y, f.y));
-        max = fmaxf(max, s.x);
-        if ((p + 1) % group == 0 || p + 1 == parts) {
-            const float2 o = outer[p];
-            sum = __fmaf_rn(sum, o.x, __fmul_rn(group_sum, o.y));
-            total = __fmaf_rn(total, o.x, __fmul_rn(group_total, o.y));
+    for (uint32_t first = 0; first < MAX_PARTS; first += GROUP) {
+        if (first >= parts) break;
+        float group_total = 0, group_sum = 0;
+#pragma unroll
+        for (uint32_t p = first; p < first + GROUP; ++p) { // past the last part nothing is added
+            const Fold f = folds[p];
+            group_sum = __fmaf_rn(group_sum, f.keep, __fmul_rn(values[p], f.add));
+            group_total = __fmaf_rn(group_total, f.keep, __fmul_rn(f.total, f.add));
+            if (whole || p + 1 == first + GROUP) {
+                sum = __fmaf_rn(sum, f.group_keep, __fmul_rn(group_sum, f.group_add));
+                total = __fmaf_rn(total, f.group_keep, __fmul_rn(group_total, f.group_add));
+            }
         }
     }
+    const float max = folds[0].max;
     const float highest = fmaxf(max, sink), shrink = ex2(max - highest);
     float out = sum * shrink / __fmaf_rn(total, shrink, ex2(sink - highest));
     if (column >= NOPE) { // whole warps: lanes 2 i and 2 i + 1 hold a pair

@@ -1,10 +1,10 @@
 // compress: gated pooling of the windows that close in this step, and the inputs that open windows keep in their rings.
 //   pooled row = sum_j softmax_j(gate_j) value_j for every channel, over the window's tokens; with ratio 4 over the previous
 //   window's first halves and this window's second halves. Then norm, rotation at the window's first position, rounding.
-//   grid: (rows, 1 or 2): attention rows, indexer rows; 128 threads
+//   grid: (rows, 1 or 2, and ceil(heads / 4) if queries are finished here): attention rows, indexer rows, heads; 128 threads
 // Inputs of positions from `first` on come from this step, earlier ones from the ring. `compress` keeps an input only where
 // no pooling of the same launch can still read what it replaces; `compress_keep` stores the others.
-#include "encode.cuh"
+#include "query.cuh"
 
 struct Pool {
     const float* inputs; // [rows][value width][gate width]
@@ -90,9 +90,22 @@ template <int WIDTH> DEVICE void compress_row(const CompressArgs& a, const Pool&
     if (!in_use(p, at, a.ratio)) keep<WIDTH>(p, at, row, a.ratio);
 }
 
-extern "C" __global__ void __launch_bounds__(128) compress(const CompressArgs a) {
+// After the two kinds of rows there may be heads of the stage before, which nothing here depends on.
+struct CompressQueryArgs {
+    CompressArgs compress;
+    QueryArgs query;
+    uint32_t kinds, pad;
+};
+static_assert(sizeof(CompressQueryArgs) == 168, "mirrored in compressor.rs");
+
+extern "C" __global__ void __launch_bounds__(128) compress(const __grid_constant__ CompressQueryArgs both) {
     __shared__ float scratch[4];
+    const CompressArgs& a = both.compress;
     pdl_enter();
+    if (blockIdx.y >= both.kinds) {
+        finish_head(both.query, blockIdx.x, (blockIdx.y - both.kinds) * 4 + threadIdx.x / 32);
+        return;
+    }
     const StepRow at = a.step[blockIdx.x];
     if (blockIdx.y == 0)
         compress_row<HEAD>(a, a.attention, at, blockIdx.x, scratch);
@@ -100,7 +113,8 @@ extern "C" __global__ void __launch_bounds__(128) compress(const CompressArgs a)
         compress_row<INDEX>(a, a.index, at, blockIdx.x, scratch);
 }
 
-extern "C" __global__ void __launch_bounds__(128) compress_keep(const CompressArgs a) {
+extern "C" __global__ void __launch_bounds__(128) compress_keep(const __grid_constant__ CompressQueryArgs both) {
+    const CompressArgs& a = both.compress;
     pdl_enter();
     const StepRow at = a.step[blockIdx.x];
     const Pool& p = blockIdx.y == 0 ? a.attention : a.index;

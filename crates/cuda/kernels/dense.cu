@@ -12,7 +12,7 @@
 //   slot:  RW x KW pieces; a piece is a Q8 tile (16 x 64) or half an F16 tile (16 x 32)
 //   x:     [32-group][tile of 4 rows][lane] of 16 bytes: rows' hi and lo in fragment order. Up to four rows are converted by
 //          every CTA; more are packed once by `dense_pack`, and a CTA copies a block of k at a time.
-#include "common.cuh"
+#include "q8.cuh"
 
 constexpr int MAX_SEGMENTS = 16;
 
@@ -42,26 +42,27 @@ static_assert(sizeof(DenseArgs) == 96 + 64 * MAX_SEGMENTS, "mirrored in dense.rs
 
 constexpr int WARPS = 16;
 constexpr int CONSUMERS = 32 * WARPS;
-constexpr int Q8_PIECE = 1088;
 constexpr int F16_PIECE = 1024;
 constexpr int SLOT = WARPS * Q8_PIECE;
+constexpr int KEPT = 16; // one row: units whose sums wait for each other, so that warps seldom do
 
 // Sizes of a variant: K inputs, up to N rows.
 template <int K, int N> struct Plan {
     static constexpr int NT = (N + 3) / 4;                    // tiles of four rows
     static constexpr int LANES = N == 1 ? 8 : 32;             // lanes of a tile that hold rows
     static constexpr bool RESIDENT = N <= 4;                  // all of x in shared memory at once
-    static constexpr int KW = K <= 1024 ? 4 : 16;             // warps along k
+    static constexpr int KW = ALONG_K<K>;                     // warps along k
     static constexpr int RW = WARPS / KW;
     static constexpr int ROWS = RESIDENT ? 1 : 2;             // units multiplied side by side
     static constexpr int XK = RESIDENT || K < 1024 ? K : (K % 1024 == 0 ? 1024 : 512); // k of a block of x
     // One row: deep enough to fetch most of a product while the kernels before it run, and too large for two such CTAs on a
     // multiprocessor: each gets one.
     static constexpr int SLOTS = N == 1 ? 7 : 4;
-    static constexpr int X_BYTES = XK / 32 * NT * LANES * 16;
+    static constexpr int OWN_GROUPS = (K / 64 + KW - 1) / KW * 2; // one row: 32-groups of x that a warp multiplies
+    static constexpr int X_BYTES = (N == 1 ? WARPS * OWN_GROUPS : XK / 32 * NT) * LANES * 16;
     static constexpr int SUM_TILES = NT > 4 ? 4 : NT;         // tiles whose sums are added at a time
     static constexpr int SUM_STRIDE = 16 * WARPS + 8;         // floats of a row: no two lanes of a warp share a bank
-    static constexpr int SUM_BYTES = SUM_TILES * 4 * SUM_STRIDE * 4;
+    static constexpr int SUM_BYTES = N == 1 ? KEPT * 16 * WARPS * 4 : SUM_TILES * 4 * SUM_STRIDE * 4;
     static constexpr int SHARED = SLOTS * SLOT + X_BYTES + SUM_BYTES + 128;
 };
 
@@ -134,22 +135,11 @@ DEVICE void produce(const DenseArgs& a, uint32_t first, uint32_t end, uint8_t* r
     }
 }
 
-// Eight values as f16 hi and lo.
-DEVICE void split8(const float* from, uint4& hi, uint4& lo) {
-    const float4 v[2] = {reinterpret_cast<const float4*>(from)[0], reinterpret_cast<const float4*>(from)[1]};
-    const float f[8] = {v[0].x, v[0].y, v[0].z, v[0].w, v[1].x, v[1].y, v[1].z, v[1].w};
-    uint16_t h[8], l[8];
-#pragma unroll
-    for (int j = 0; j < 8; ++j) f16_split(f[j], h[j], l[j]);
-    hi = {h[0] | uint32_t(h[1]) << 16, h[2] | uint32_t(h[3]) << 16, h[4] | uint32_t(h[5]) << 16, h[6] | uint32_t(h[7]) << 16};
-    lo = {l[0] | uint32_t(l[1]) << 16, l[2] | uint32_t(l[3]) << 16, l[4] | uint32_t(l[5]) << 16, l[6] | uint32_t(l[7]) << 16};
-}
-
-// All of x for up to four rows.
+// All of x for two to four rows.
 template <int K, int N> DEVICE void convert_x(const Segment& s, uint32_t n, uint4* x) {
     using P = Plan<K, N>;
     constexpr uint32_t EIGHTHS = K / 8;
-    for (uint32_t i = threadIdx.x; i < P::LANES / 8 * EIGHTHS; i += CONSUMERS) {
+    for (uint32_t i = threadIdx.x; i < 4 * EIGHTHS; i += CONSUMERS) {
         const uint32_t row = i / EIGHTHS, e = i % EIGHTHS;
         uint4 hi = {0, 0, 0, 0}, lo = {0, 0, 0, 0};
         if (row < n) split8(s.x + size_t(row) * s.x_stride + 8 * e, hi, lo);
@@ -157,6 +147,23 @@ template <int K, int N> DEVICE void convert_x(const Segment& s, uint32_t n, uint
         x[at] = hi;
         x[at + 4] = lo;
     }
+}
+
+// The one row's inputs that a warp multiplies, for itself alone: pieces kw, kw + KW .. of all K. Nobody else waits for them.
+template <int K, bool F16> DEVICE void convert_own(const float* from, uint4* x, uint32_t kw, uint32_t lane) {
+    using P = Plan<K, 1>;
+    constexpr uint32_t GROUPS = F16 ? 1 : 2, PIECES = K / 32 / GROUPS;
+    __syncwarp(); // nobody reads the segment before
+#pragma unroll
+    for (uint32_t i = lane; i < 4 * P::OWN_GROUPS; i += 32) {
+        const uint32_t group = i / 4, e = i % 4, piece = kw + P::KW * (group / GROUPS);
+        if (piece >= PIECES) break;
+        uint4 hi, lo;
+        split8(from + 32 * (GROUPS * piece + group % GROUPS) + 8 * e, hi, lo);
+        x[group * P::LANES + e] = hi;
+        x[group * P::LANES + e + 4] = lo;
+    }
+    __syncwarp();
 }
 
 // The next products' x for more than four rows: [width / 32][tiles][32 lanes] of 16 bytes.   grid: 256 threads a CTA
@@ -178,38 +185,6 @@ DEVICE void pack_rows(const PackArgs& a) {
     uint4* to = a.to + (e / 4 * a.tiles + row / 4) * 32 + 8 * (row % 4) + e % 4;
     to[0] = hi;
     to[4] = lo;
-}
-
-// Weights of one tile's or half tile's 32-group as a fragment, and its rows' scales.
-struct Fragment {
-    uint32_t a[2][4];
-    float scale[2];
-};
-DEVICE uint32_t code_pair(uint32_t codes, uint32_t selector) { return hsub2(prmt(codes, 0x64646464u, selector), 0x64806480u); }
-DEVICE void decode_q8(Fragment& f, const uint4& w, uint2 scales, int q) {
-    f.a[0][0] = code_pair(w.x, 0x4140), f.a[0][1] = code_pair(w.z, 0x4140);
-    f.a[0][2] = code_pair(w.x, 0x4342), f.a[0][3] = code_pair(w.z, 0x4342);
-    f.a[1][0] = code_pair(w.y, 0x4140), f.a[1][1] = code_pair(w.w, 0x4140);
-    f.a[1][2] = code_pair(w.y, 0x4342), f.a[1][3] = code_pair(w.w, 0x4342);
-    f.scale[0] = q ? f16_hi(scales.x) : f16_lo(scales.x);
-    f.scale[1] = q ? f16_hi(scales.y) : f16_lo(scales.y);
-}
-DEVICE void decode_f16(Fragment& f, const uint4& low, const uint4& high) {
-    f.a[0][0] = low.x, f.a[0][1] = high.x, f.a[0][2] = low.y, f.a[0][3] = high.y;
-    f.a[1][0] = low.z, f.a[1][1] = high.z, f.a[1][2] = low.w, f.a[1][3] = high.w;
-    f.scale[0] = f.scale[1] = 1.f;
-}
-DEVICE void add(float (&sum)[2], const Fragment& f, const uint4& b) {
-    float c[4] = {0, 0, 0, 0};
-    mma_f16(c, f.a[0], b.x, b.y);
-    mma_f16(c, f.a[1], b.z, b.w);
-    sum[0] += f.scale[0] * (c[0] + c[1]);
-    sum[1] += f.scale[1] * (c[2] + c[3]);
-}
-template <int LANES> DEVICE uint4 x_at(const uint4* x, uint32_t lane) {
-    uint4 b = {0, 0, 0, 0};
-    if (LANES == 32 || lane < LANES) b = x[lane];
-    return b;
 }
 
 // COUNT pieces of the same rows one after the other: everything is loaded before anything is multiplied.
@@ -304,6 +279,25 @@ DEVICE void finish(const DenseArgs& a, const Pass& pass, uint32_t group, const f
     }
 }
 
+// One row: adds up the warps' sums of units `first .. end` and stores them.
+template <int K> DEVICE void finish_kept(const DenseArgs& a, uint32_t first, uint32_t end, const float* sums, uint32_t thread) {
+    using P = Plan<K, 1>;
+    constexpr uint32_t OUTPUTS = 16 * P::RW;
+    named_barrier(1, CONSUMERS);
+    for (uint32_t i = thread; i < (end - first) * OUTPUTS; i += CONSUMERS) {
+        const Pass pass = pass_at(a, first + i / OUTPUTS, end, 1);
+        const Segment& s = a.segments[pass.segment];
+        const uint32_t m = pass.group * OUTPUTS + i % OUTPUTS;
+        if (m >= s.m) continue;
+        const float* from = sums + i / OUTPUTS * 16 * WARPS + i % OUTPUTS / 16 * 16 * P::KW + i % 16;
+        float y = 0;
+#pragma unroll
+        for (int w = 0; w < P::KW; ++w) y += from[16 * w];
+        store(a, s, pass.split, 0, m, y);
+    }
+    named_barrier(1, CONSUMERS);
+}
+
 // A block of x to shared memory: converted, or copied by the engine (its barrier `arrived` is used once for each block).
 template <int K, int N> DEVICE void take_x(const Segment& s, uint32_t n, uint32_t block, uint4* x, uint64_t* arrived, uint32_t& parity) {
     using P = Plan<K, N>;
@@ -342,11 +336,11 @@ template <int SLOTS> DEVICE void release(const Reader& r, uint32_t first, uint32
     }
 }
 
-// All pieces of a pass and a block of x, one row block: two rounds at a time.
+// All pieces of a pass, one row block: two rounds at a time.
 template <int K, int N, bool F16>
 DEVICE void multiply_one(float (&sum)[2], Reader& reader, const uint4* xs, uint32_t pieces, uint32_t kw, uint32_t lane) {
     using P = Plan<K, N>;
-    constexpr uint32_t ROUND = P::KW * (F16 ? 1 : 2) * P::LANES; // of x
+    constexpr uint32_t ROUND = (N == 1 ? 1 : P::KW) * (F16 ? 1 : 2) * P::LANES; // of x
     // Whole pairs of rounds in every split, but for models with few inputs.
     constexpr int LEAST = F16 ? K / 32 / 4 : K / 64 / 2;
     constexpr bool PAIRS = LEAST > 0 && LEAST % (2 * P::KW) == 0;
@@ -428,6 +422,41 @@ DEVICE void consume(const DenseArgs& a, uint32_t first, uint32_t end, Reader rea
     }
 }
 
+// One row: every warp converts what it multiplies, and meets the others only to add up.
+template <int K> DEVICE void consume_one(const DenseArgs& a, uint32_t first, uint32_t end, Reader reader, uint4* x, float* sums) {
+    using P = Plan<K, 1>;
+    const uint32_t thread = held_thread(), lane = thread % 32, warp = thread / 32, kw = warp % P::KW;
+    uint4* const own = x + warp * P::OWN_GROUPS * P::LANES;
+    const uint8_t* const ring = reader.ring;
+    const float* held_x = nullptr;
+    uint32_t held_f16 = 0, kept = first;
+    for (uint32_t unit = first; unit < end; ++unit) {
+        const Pass pass = pass_at(a, unit, end, 1);
+        const Segment& s = a.segments[pass.segment];
+        if (held_x != s.x || held_f16 != s.f16) {
+            if (s.f16) convert_own<K, true>(s.x, own, kw, lane);
+            else convert_own<K, false>(s.x, own, kw, lane);
+            held_x = s.x, held_f16 = s.f16;
+        }
+        const Cut<K, 1> cut(s, pass.split);
+        // Splits are whole rounds of the warps.
+        const uint4* xs = own + cut.first_block * cut.per_block / P::KW * (s.f16 ? 1 : 2) * P::LANES;
+        float sum[2] = {};
+        reader.ring = ring + warp * (s.f16 ? F16_PIECE : Q8_PIECE);
+        if (s.f16) multiply_one<K, 1, true>(sum, reader, xs, cut.per_block, kw, lane);
+        else multiply_one<K, 1, false>(sum, reader, xs, cut.per_block, kw, lane);
+        if (lane % 4 == 0) {
+            float* to = sums + (unit - kept) * 16 * WARPS + 16 * warp + lane / 4;
+            to[0] = sum[0];
+            to[8] = sum[1];
+        }
+        if (unit + 1 - kept == KEPT || unit + 1 == end) {
+            finish_kept<K>(a, kept, unit + 1, sums, thread);
+            kept = unit + 1;
+        }
+    }
+}
+
 template <int K, int N> DEVICE void dense(const DenseArgs& a) {
     using P = Plan<K, N>;
     extern __shared__ __align__(128) uint8_t shared[];
@@ -452,7 +481,9 @@ template <int K, int N> DEVICE void dense(const DenseArgs& a) {
     } else {
         pdl_trigger();
         pdl_wait();
-        consume<K, N>(a, first, end, {ring, shared_address(full), shared_address(empty), 0, 0}, x, sums, arrived);
+        const Reader reader = {ring, shared_address(full), shared_address(empty), 0, 0};
+        if constexpr (N == 1) consume_one<K>(a, first, end, reader, x, sums);
+        else consume<K, N>(a, first, end, reader, x, sums, arrived);
     }
 }
 

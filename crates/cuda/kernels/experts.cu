@@ -6,8 +6,11 @@
 // the list [group][unit] in contiguous ranges. Inside a CTA the eight warps split k, each quantises the activations of its
 // own k (no barrier), and a unit's sums cross the warps in a fixed order. A pair's sums involve no other pair: its bits
 // do not depend on the step. A step of one row needs no list: its groups are the choices in their order.
+// The shared expert of a step of one row is a guest of these kernels, which are bound by arithmetic where it is bound by memory:
+// the first CTAs make one or two row blocks of it each before their own units.
 // Grid: experts_group 1; *_gate_up_*, *_down_* any, best G or D (below) per SM; experts_sum (N_EMBD / 256, n).
 // Block: N_EXPERT rounded up to 32; 256; 64.
+#include "q8.cuh"
 #include "quant.cuh"
 
 constexpr uint32_t WARPS = 8, MAX_ROWS = 64, GROUP = 4;
@@ -80,8 +83,12 @@ struct ExpertsArgs {
     float* out;            // gate_up: mid [pair][FF]; down: [pair][N_EMBD]
     uint32_t n;
     float clamp;
+    const uint8_t* shared_first;  // Q8 tiles of the shared expert's gate, or down; null: it is not made here
+    const uint8_t* shared_second; // of its up; down: unused
+    const float* shared_x;        // its input
+    float* shared_out;            // gate_up: its middle; down: what it adds
 };
-static_assert(sizeof(ExpertsArgs) == 72, "mirrored in experts.rs");
+static_assert(sizeof(ExpertsArgs) == 104, "mirrored in experts.rs");
 
 // Data of earlier kernels that may be read before `pdl_wait` must not come from a first-level cache.
 DEVICE uint32_t fresh(const uint32_t* p) { return __ldcg(p); }
@@ -90,13 +97,87 @@ DEVICE uint32_t group_expert(const ExpertsArgs& a, uint32_t group) {
     return a.n == 1 ? fresh(a.ids + group) : fresh(&a.groups->list[group].expert);
 }
 
+// ---- the shared expert of one row: row block `block` of gate and up, or of down. Its sums are those of `dense.cu`, in the
+// same order: by k inside each of ALONG_K shares, the shares of a split, the splits.
+
+template <uint32_t K, bool GATED> struct SharedRows {
+    static constexpr uint32_t SHARES = ALONG_K<K>, MATRICES = GATED ? 2 : 1, TILES = K / 64;
+    static constexpr uint32_t SPLITS = GATED && K % 2048 == 0 ? 2 : 1, EACH = TILES / SPLITS; // as router.rs cuts them
+    uint4 x[K / 32][8];                           // 32-groups: values, remainders
+    float parts[MATRICES][SPLITS][SHARES][16];
+};
+
+template <uint32_t K, bool GATED> DEVICE void shared_rows(const ExpertsArgs& a, SharedRows<K, GATED>& sh, uint32_t block) {
+    using S = SharedRows<K, GATED>;
+    const uint32_t tid = threadIdx.x, lane = tid % 32, warp = tid / 32;
+    for (uint32_t e = tid; e < K / 8; e += 32 * WARPS) split8(a.shared_x + 8 * e, sh.x[e / 4][e % 4], sh.x[e / 4][4 + e % 4]);
+    __syncthreads();
+    const uint8_t* const rows[2] = {a.shared_first + size_t(block) * S::TILES * Q8_PIECE,
+                                    GATED ? a.shared_second + size_t(block) * S::TILES * Q8_PIECE : nullptr};
+#pragma unroll
+    for (uint32_t split = 0; split < S::SPLITS; ++split)
+        for (uint32_t share = warp; share < S::SHARES; share += WARPS) {
+            float sum[S::MATRICES][2] = {};
+#pragma unroll 2
+            for (uint32_t p = share; p < S::EACH; p += S::SHARES) {
+                const uint32_t tile = split * S::EACH + p;
+                uint4 w[S::MATRICES][2];
+                uint2 scales[S::MATRICES];
+#pragma unroll
+                for (uint32_t i = 0; i < S::MATRICES; ++i) {
+                    const uint8_t* piece = rows[i] + size_t(tile) * Q8_PIECE;
+                    w[i][0] = weight16(piece + 16 * lane), w[i][1] = weight16(piece + 512 + 16 * lane);
+                    scales[i] = weight8(piece + 1024 + 2 * (lane & ~3u));
+                }
+#pragma unroll
+                for (int q = 0; q < 2; ++q) {
+                    const uint4 b = x_at<8>(sh.x[2 * tile + q], lane);
+#pragma unroll
+                    for (uint32_t i = 0; i < S::MATRICES; ++i) {
+                        Fragment f;
+                        decode_q8(f, w[i][q], scales[i], q);
+                        add(sum[i], f, b);
+                    }
+                }
+            }
+            if (lane % 4 == 0)
+#pragma unroll
+                for (uint32_t i = 0; i < S::MATRICES; ++i)
+                    sh.parts[i][split][share][lane / 4] = sum[i][0], sh.parts[i][split][share][lane / 4 + 8] = sum[i][1];
+        }
+    __syncthreads();
+    if (tid < 16) {
+        float y[S::MATRICES];
+#pragma unroll
+        for (uint32_t i = 0; i < S::MATRICES; ++i)
+#pragma unroll
+            for (uint32_t split = 0; split < S::SPLITS; ++split) {
+                float part = 0;
+#pragma unroll
+                for (uint32_t share = 0; share < S::SHARES; ++share) part += sh.parts[i][split][share][tid];
+                y[i] = split == 0 ? part : y[i] + part;
+            }
+        a.shared_out[16 * block + tid] = GATED ? swiglu(y[0], y[S::MATRICES - 1], a.clamp) : y[0];
+    }
+    __syncthreads(); // the memory is used again
+}
+
 template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(const ExpertsArgs& a) {
     constexpr uint32_t TILES = K / 256, STEPS = (TILES + WARPS - 1) / WARPS, UNITS = ROWS / (GATED ? 16 : 32);
     constexpr uint32_t UNIT = (GATED ? 1 : 2) * TILES * F::BYTES; // bytes of a unit in each of its tensors
     static_assert(TILES % WARPS == 0 || TILES < WARPS, "a warp has all its tiles or none");
     static_assert(uint64_t(N_EXPERT) * UNITS * UNIT < 1ull << 32, "offsets are 32 bits");
-    __shared__ Block<F> blocks[TILES];
-    __shared__ float parts[2][WARPS][4][32]; // [by turns][warp][tile and row half][lane]
+    struct Routed {
+        Block<F> blocks[TILES];
+        float parts[2][WARPS][4][32]; // [by turns][warp][tile and row half][lane]
+    };
+    __shared__ union Memory {
+        Routed routed;
+        SharedRows<K, GATED> guest;
+        __device__ Memory() {}
+    } memory;
+    Block<F>(&blocks)[TILES] = memory.routed.blocks;
+    float(&parts)[2][WARPS][4][32] = memory.routed.parts;
     __shared__ uint32_t table[F::TABLE ? 3 * 256 : 1]; // selectors, the levels, nothing
     __shared__ uint32_t pairs[2][GROUP]; // of even and odd groups: the last group's may still be read
     __shared__ float weights[2][GROUP];
@@ -108,6 +189,10 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
         table[3 * tid + 1] = F::PLUS;
         __syncthreads();
     }
+    // The input of the shared expert's first half is older than the kernel before, which waits before it triggers.
+    const uint32_t guests = a.shared_first != nullptr ? ROWS / 16 : 0;
+    if (GATED)
+        for (uint32_t block = blockIdx.x; block < guests; block += gridDim.x) shared_rows<K, GATED>(a, memory.guest, block);
     // The groups are older than the kernel before `down`, which waits before it triggers: `down` may read them at once.
     if (GATED) pdl_wait(), pdl_trigger();
     const uint32_t all = (a.n == 1 ? N_USED : fresh(&a.groups->count)) * UNITS;
@@ -124,6 +209,8 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
         fetch(at);
     }
     if (!GATED) pdl_wait(), pdl_trigger();
+    if (!GATED)
+        for (uint32_t block = blockIdx.x; block < guests; block += gridDim.x) shared_rows<K, GATED>(a, memory.guest, block);
 
     constexpr uint32_t NONE = ~0u;
     uint32_t group = NONE;

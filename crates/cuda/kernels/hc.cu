@@ -3,14 +3,13 @@
 //   x = norm(sum_h pre_h X[h])
 // The head does the same with the pre weights alone, for rows that want logits.
 //
-// Two kernels: products, which leave partial sums [row][parts][32] (the outputs, then the sum of squares), and the collapse of a
-// row by one CTA. Products of few rows are cut in parts of 128 columns, so that a row's bits do not depend on its neighbours;
+// Products leave partial sums [row][parts][32] (the outputs, then the sum of squares); one CTA collapses a row; what the post step
+// needs is written by `hc_mix`, or by another kernel that runs between (hc.cuh). Products of few rows are cut in parts of 128 columns, so that a row's bits do not depend on its neighbours;
 // those of many rows go through the tensor cores, eight rows a CTA.
-#include "common.cuh"
+#include "hc.cuh"
 
 constexpr int COLUMNS = 128;               // of each stream, in a part
 constexpr int PARTS = N_EMBD / COLUMNS;
-constexpr int PARTIAL = 32;                // floats of a part
 static_assert(N_EMBD % COLUMNS == 0, "whole parts");
 
 struct HcArgs {
@@ -22,12 +21,11 @@ struct HcArgs {
     const float* streams; // [rows][HC][N_EMBD]
     float* partial;       // [rows][parts][PARTIAL]
     float* x;             // [rows][N_EMBD]; head: [logit row][N_EMBD]
-    float* mix;           // [rows][MIX]
-    uint32_t n, parts, sinkhorn_iters;
+    float* m;             // scaled products, [rows][PARTIAL]; head: unused
+    uint32_t n, parts;
     float rms_eps, hc_eps;
-    uint32_t pad;
 };
-static_assert(sizeof(HcArgs) == 96, "mirrored in hc.rs");
+static_assert(sizeof(HcArgs) == 88, "mirrored in hc.rs");
 
 // Sums over the warp of 32 values a lane: lane l gets the sum of value l. Half of the values change hands in each round.
 template <int D> DEVICE void halve(float (&v)[32]) {
@@ -142,56 +140,7 @@ extern "C" __global__ void __launch_bounds__(512) hc_products_rows(const HcArgs 
     a.partial[size_t(row) * PARTIAL + o] = sum;
 }
 
-DEVICE float reciprocal(float x) {
-    float r;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return r;
-}
-// Softmax over destinations, then alternating normalisation that ends on columns; c [source][destination].
-DEVICE void sinkhorn(float (&c)[HC * HC], uint32_t iterations, float eps) {
-#pragma unroll
-    for (int a = 0; a < HC; ++a) {
-        float* r = c + a * HC;
-        const float top = fmaxf(fmaxf(r[0], r[1]), fmaxf(r[2], r[3]));
-#pragma unroll
-        for (int b = 0; b < HC; ++b) r[b] = expf(r[b] - top);
-        const float inverse = reciprocal((r[0] + r[1]) + (r[2] + r[3]));
-#pragma unroll
-        for (int b = 0; b < HC; ++b) r[b] = r[b] * inverse + eps;
-    }
-    for (uint32_t i = 0; i < iterations; ++i) {
-        if (i > 0) {
-#pragma unroll
-            for (int a = 0; a < HC; ++a) {
-                float* r = c + a * HC;
-                const float inverse = reciprocal((r[0] + r[1]) + (r[2] + r[3]) + eps);
-#pragma unroll
-                for (int b = 0; b < HC; ++b) r[b] *= inverse;
-            }
-        }
-#pragma unroll
-        for (int b = 0; b < HC; ++b) {
-            const float inverse = reciprocal((c[b] + c[HC + b]) + (c[2 * HC + b] + c[3 * HC + b]) + eps);
-#pragma unroll
-            for (int a = 0; a < HC; ++a) c[a * HC + b] *= inverse;
-        }
-    }
-}
-
-// Post weights and Sinkhorn matrix of a row, by one thread.
-DEVICE void write_mix(const HcArgs& a, uint32_t row, const float* m) {
-    float c[HC * HC];
-#pragma unroll
-    for (int i = 0; i < HC * HC; ++i) c[i] = m[2 * HC + i] * a.scale[2] + a.base[2 * HC + i];
-    sinkhorn(c, a.sinkhorn_iters, a.hc_eps);
-    float* mix = a.mix + size_t(row) * MIX;
-#pragma unroll
-    for (int i = 0; i < HC; ++i) mix[i] = 2.f * sigmoid(m[HC + i] * a.scale[1] + a.base[HC + i]);
-#pragma unroll
-    for (int i = 0; i < HC * HC; ++i) mix[HC + i] = c[i];
-}
-
-// Collapse of one row: sixteen warps have the columns, one more the matrix.   grid: rows, 544 threads
+// Collapse of one row: sixteen warps have the columns, one more the products.   grid: rows, 544 threads
 constexpr int COLLAPSE = 512;
 constexpr int CHUNKS = (N_EMBD / 4 + COLLAPSE - 1) / COLLAPSE; // of four columns a thread
 
@@ -212,15 +161,17 @@ template <int OUTPUTS> DEVICE void collapse(const HcArgs& a) {
         }
     } else {
         const float* partial = a.partial + size_t(row) * a.parts * PARTIAL + lane_id();
-        float sum = 0;
-#pragma unroll 8
-        for (uint32_t p = 0; p < a.parts; ++p) sum += partial[p * PARTIAL];
+        float parts[PARTS], sum = 0; // everything is loaded at once
+#pragma unroll
+        for (uint32_t p = 0; p < PARTS; ++p) parts[p] = p < a.parts ? partial[p * PARTIAL] : 0.f;
+#pragma unroll
+        for (uint32_t p = 0; p < PARTS; ++p) sum += parts[p];
         const float squares = __shfl_sync(0xffffffffu, sum, OUTPUTS);
         m[lane_id()] = sum * rsqrtf(squares / (HC * N_EMBD) + a.rms_eps);
     }
     __syncthreads();
     if (warp == COLLAPSE / 32) {
-        if (OUTPUTS > HC && lane_id() == 0) write_mix(a, row, m);
+        if (OUTPUTS > HC) a.m[row * PARTIAL + lane_id()] = m[lane_id()];
         return;
     }
     float pre[HC];
@@ -259,6 +210,12 @@ template <int OUTPUTS> DEVICE void collapse(const HcArgs& a) {
 }
 extern "C" __global__ void __launch_bounds__(COLLAPSE + 32) hc_collapse(const HcArgs a) { collapse<HC + MIX>(a); }
 extern "C" __global__ void __launch_bounds__(COLLAPSE + 32) hc_head_collapse(const HcArgs a) { collapse<HC>(a); }
+
+// grid: rows, 32 threads
+extern "C" __global__ void __launch_bounds__(32) hc_mix(const MixArgs a) {
+    pdl_enter();
+    if (threadIdx.x == 0) write_mix(a, blockIdx.x);
+}
 
 // Post step of long steps: X'[b] = post_b y + sum_a C[a][b] X[a].   grid: rows
 struct HcPostArgs {

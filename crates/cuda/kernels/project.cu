@@ -1,8 +1,9 @@
 // project: what follows the products of the attention input. The products leave partial sums [split][rows][width]; here they
 // are added in order of the splits, then: q's low-rank row is normed; the window row is normed, rotated, rounded and stored;
 // compressor gates get their position bias; indexer weights their scale.
-//   grid: (rows, roles), 128 threads
+//   grid: (rows, roles, and one for the mixing weights if they are given), 128 threads
 #include "encode.cuh"
+#include "hc.cuh"
 
 struct Partial {
     const float* sums;
@@ -23,8 +24,9 @@ struct ProjectArgs {
     Rows window;
     uint32_t ratio;           // 0: roles 0 and 1; 128: roles 0 to 2; 4: roles 0 to 3
     float rms_eps;
+    MixArgs mix;
 };
-static_assert(sizeof(ProjectArgs) == 216, "mirrored in project.rs");
+static_assert(sizeof(ProjectArgs) == 256, "mirrored in project.rs");
 
 DEVICE float4 summed(const Partial& p, uint32_t row, uint32_t width, uint32_t d) {
     float4 v = *reinterpret_cast<const float4*>(p.sums + size_t(row) * width + d);
@@ -80,6 +82,10 @@ extern "C" __global__ void __launch_bounds__(128) project_finish(const __grid_co
     __shared__ float scratch[4];
     pdl_enter();
     const uint32_t row = blockIdx.x;
+    if (a.mix.m != nullptr && blockIdx.y + 1 == gridDim.y) {
+        if (threadIdx.x == 0) write_mix(a.mix, row);
+        return;
+    }
     switch (blockIdx.y) {
     case 0: norm_q(a, row, scratch); break;
     case 1: store_window(a, row, scratch); break;

@@ -23,6 +23,11 @@ DEVICE uint4 weight16(const uint8_t* p) {
                  : "l"(p));
     return v;
 }
+DEVICE uint2 weight8(const uint8_t* p) {
+    uint2 v;
+    asm volatile("ld.global.nc.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+    return v;
+}
 DEVICE uint32_t weight4(const uint8_t* p) {
     uint32_t v;
     asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(v) : "l"(p));

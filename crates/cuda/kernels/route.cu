@@ -1,7 +1,8 @@
 // route: what follows the products of the feed-forward input: scores, the chosen experts and their weights, and the shared
 // expert's gated middle. score = sqrt(softplus(logit)); the bias decides which experts win, never how much they weigh.
-//   grid: (rows, 1 + ceil(FF / 1024)), 256 threads; y = 0 routes, the others gate
-#include "common.cuh"
+//   grid: (rows, 1 + gating CTAs, and one for the mixing weights if they are given), 256 threads; y = 0 routes, the next
+//   ceil(FF / 1024) gate, unless the experts' kernel makes the middle
+#include "hc.cuh"
 
 struct RouteArgs {
     const StepRow* step;
@@ -16,33 +17,35 @@ struct RouteArgs {
     uint32_t splits, stride; // of the logits, floats between splits
     uint32_t halves, half_stride; // of gate and up
     float clamp, scale;
+    MixArgs mix;
 };
-static_assert(sizeof(RouteArgs) == 96, "mirrored in route.rs");
+static_assert(sizeof(RouteArgs) == 136, "mirrored in route.rs");
 
 constexpr float MIN_TOTAL = 1.f / 16384.f;
 constexpr int EACH = (N_EXPERT + 31) / 32;
 
-// One warp: the N_USED largest sums, equal ones to the lower id.
+// One warp: the N_USED largest sums, equal ones to the lower id. Keys are ordered like the sums; 0 is never chosen.
 DEVICE void choose(const float (&sums)[EACH], uint32_t* ids) {
-    float left[EACH];
-    for (int i = 0; i < EACH; ++i) left[i] = sums[i];
+    uint32_t keys[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+        const uint32_t bits = __float_as_uint(sums[i] + 0.f); // one zero
+        keys[i] = sums[i] > -__int_as_float(0x7f800000) ? (bits & 0x80000000u ? ~bits : bits | 0x80000000u) : 0;
+    }
     for (int k = 0; k < N_USED; ++k) {
-        float best = -__int_as_float(0x7f800000);
-        uint32_t at = 0xffffffffu;
+        uint32_t best = 0, at = 0xffffffffu;
 #pragma unroll
-        for (int i = 0; i < EACH; ++i)
-            if (left[i] > best) best = left[i], at = 32 * i + lane_id();
+        for (int i = 0; i < EACH; ++i) best = max(best, keys[i]);
+        best = __reduce_max_sync(0xffffffffu, best);
 #pragma unroll
-        for (int d = 16; d > 0; d >>= 1) {
-            const float other = __shfl_xor_sync(0xffffffffu, best, d);
-            const uint32_t other_at = __shfl_xor_sync(0xffffffffu, at, d);
-            if (other > best || (other == best && other_at < at)) best = other, at = other_at;
-        }
-        if (at == 0xffffffffu) at = k; // nothing above minus infinity: any experts will do, but they must exist
+        for (int i = EACH - 1; i >= 0; --i)
+            if (keys[i] == best) at = 32 * i + lane_id();
+        at = __reduce_min_sync(0xffffffffu, at);
+        if (best == 0) at = k; // nothing above minus infinity: any experts will do, but they must exist
         if (lane_id() == 0) ids[k] = at;
 #pragma unroll
         for (int i = 0; i < EACH; ++i)
-            if (at == uint32_t(32 * i) + lane_id()) left[i] = -__int_as_float(0x7f800000);
+            if (at == uint32_t(32 * i) + lane_id()) keys[i] = 0;
     }
     __syncwarp();
 }
@@ -56,11 +59,15 @@ DEVICE float4 summed(const RouteArgs& a, const float* sums, uint32_t row, uint32
     return v;
 }
 
-extern "C" __global__ void __launch_bounds__(256) route_finish(const RouteArgs a) {
+extern "C" __global__ void __launch_bounds__(256) route_finish(const __grid_constant__ RouteArgs a) {
     __shared__ float scores[32 * EACH];
     __shared__ uint32_t ids[N_USED];
     pdl_enter();
     const uint32_t row = blockIdx.x;
+    if (a.mix.m != nullptr && blockIdx.y + 1 == gridDim.y) {
+        if (threadIdx.x == 0) write_mix(a.mix, row);
+        return;
+    }
     if (blockIdx.y > 0) {
         const uint32_t d = (blockIdx.y - 1) * 1024 + 4 * threadIdx.x;
         if (d >= FF) return;

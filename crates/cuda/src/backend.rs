@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ds4_gguf::Tensor;
 use ds4_gguf::tables::IQ2_XXS_GRID;
+use ds4_gguf::{DType, Tensor};
 use ds4_model::{
     AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
     HeadWeights, HyperConnection, LayerKv, Limits, LowRank, ProjectWeights, Queries, QueryWeights, Result, RopeTables,
@@ -13,8 +13,11 @@ use ds4_model::{
 };
 
 use crate::device::{Buffer, Device, Pinned};
+use crate::experts::Guest;
 use crate::graph::{self, Graph};
+use crate::hc::MixArgs;
 use crate::program::Program;
+use crate::query::QueryArgs;
 use crate::scratch::Scratch;
 use crate::upload::{Progress, Uploader, copy_wide};
 use crate::weight::Weight;
@@ -56,6 +59,16 @@ pub struct Cuda {
     pub(crate) progress: Option<Progress>,
     /// The grid of IQ2_XXS, 256 rows of eight magnitudes.
     pub(crate) iq2_grid: Buffer,
+    /// The step is recorded: nobody looks at what lies between its stages, and kernels of neighbouring ones may be one.
+    pub(crate) recording: bool,
+    /// Mixing weights that the next kernel to finish products makes.
+    pub(crate) mix: Option<MixArgs>,
+    /// Heads that the kernel of the next stage finishes, and their number.
+    pub(crate) query: Option<(QueryArgs, u32)>,
+    /// The first half of the shared expert, for the kernel of the routed ones.
+    pub(crate) guest: Option<Guest>,
+    /// Whether shared experts are stored in the one format in which they can be guests there.
+    pub(crate) hosts: bool,
     rope: [Buffer; 2],
     graphs: HashMap<GraphKey, Graph>,
     landing: Pinned,
@@ -94,6 +107,11 @@ impl Cuda {
             uploader: None,
             progress: options.progress,
             iq2_grid,
+            recording: false,
+            mix: None,
+            query: None,
+            guest: None,
+            hosts: true,
             rope: [table(&tables.plain)?, table(&tables.compressed)?],
             graphs: HashMap::new(),
             landing: Pinned::new(&device, LANDING)?,
@@ -143,6 +161,7 @@ impl Backend for Cuda {
     }
 
     fn upload(&mut self, tensor: &Tensor, class: Class) -> Result<Weight> {
+        self.hosts &= class != Class::Shared || tensor.dtype == DType::Q8_0;
         self.upload_tensor(tensor, class)
     }
 
@@ -174,7 +193,11 @@ impl Backend for Cuda {
             return graph.launch();
         }
         graph::begin(&self.device)?;
+        self.recording = true;
         let recorded = record(self);
+        self.recording = false;
+        let left = self.mix.take().is_some() | self.query.take().is_some() | self.guest.take().is_some();
+        debug_assert!(!left || recorded.is_err(), "a stage left work that no kernel took over");
         // The recording must end, whatever became of it.
         let graph = graph::end(&self.device);
         recorded?;

@@ -6,6 +6,7 @@ use ds4_model::{Compressed, CompressorWeights, LowRank, Result, Step};
 use crate::backend::Cuda;
 use crate::device::Buffer;
 use crate::launch::{Grid, Rows};
+use crate::query::QueryArgs;
 use crate::weight::Weight;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -28,6 +29,16 @@ struct CompressArgs {
     rms_eps: f32,
 }
 const _: () = assert!(size_of::<CompressArgs>() == 120);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct CompressQueryArgs {
+    compress: CompressArgs,
+    query: QueryArgs,
+    kinds: u32,
+    pad: u32,
+}
+const _: () = assert!(size_of::<CompressQueryArgs>() == 168);
 
 pub(crate) fn compress(
     cuda: &mut Cuda,
@@ -59,12 +70,13 @@ pub(crate) fn compress(
         };
         kinds = 2;
     }
-    let grid = Grid::new(step.n as u32, kinds, 128);
-    cuda.launch("compress", grid, &args)?;
+    let (query, heads) = cuda.query.take().unwrap_or((QueryArgs::zeroed(), 0));
+    let args = CompressQueryArgs { compress: args, query, kinds, pad: 0 };
+    cuda.launch("compress", Grid::new(step.n as u32, kinds + heads.div_ceil(4), 128), &args)?;
     // A row that far behind the first of its span replaces an input which pooling may still read: those come afterwards.
     let reach = if w.ratio == 4 { 2 * w.ratio } else { w.ratio } as usize;
     if step.n + reach > out.frontier.per_slot {
-        cuda.launch("compress_keep", grid, &args)?;
+        cuda.launch("compress_keep", Grid::new(step.n as u32, kinds, 128), &args)?;
     }
     Ok(())
 }

@@ -16,6 +16,8 @@ const WARPS: usize = 16;
 const THREADS: u32 = 32 * (WARPS as u32 + 1);
 /// Bytes of a slot of the ring.
 const SLOT: usize = WARPS * 1088;
+/// One row: units of a block whose sums wait for each other.
+const KEPT: usize = 16;
 /// Rows that every block converts by itself; more are packed once.
 const UNPACKED_ROWS: usize = 4;
 
@@ -153,13 +155,16 @@ impl Plan {
         let lanes = if variant == 1 { 8 } else { 32 };
         let along_k = if k <= 1024 { 4 } else { 16 };
         let block = block_of(k);
-        let x = if variant <= 4 { k } else { block };
         let slots = if variant == 1 { 7 } else { 4 };
-        let sums = tiles.min(4) * 4 * (16 * WARPS + 8) * 4;
+        let (groups, sums) = match variant {
+            1 => (WARPS * (k / 64).div_ceil(along_k) * 2, KEPT * 16 * WARPS * 4),
+            2..=4 => (k / 32, 4 * (16 * WARPS + 8) * 4),
+            _ => (block / 32 * tiles, tiles.min(4) * 4 * (16 * WARPS + 8) * 4),
+        };
         Plan {
             rows_side_by_side: WARPS / along_k,
             blocks: k / block,
-            shared: slots * SLOT + x / 32 * tiles * lanes * 16 + sums + 128,
+            shared: slots * SLOT + groups * lanes * 16 + sums + 128,
         }
     }
 }
@@ -173,9 +178,10 @@ fn block_of(k: usize) -> usize {
     }
 }
 
-/// How many parts a product of `k` inputs is cut in for a launch of mixed sizes: at most `wanted`, whole blocks each.
+/// How many parts a product of `k` inputs is cut in for a launch of mixed sizes: at most `wanted`, each of whole
+/// rounds of all warps.
 pub(crate) fn splits(k: usize, wanted: usize) -> usize {
-    let blocks = k / block_of(k);
+    let blocks = if k.is_multiple_of(1024) { k / 1024 } else { 1 };
     (1..=wanted.min(blocks)).rev().find(|s| blocks.is_multiple_of(*s)).unwrap_or(1)
 }
 

@@ -33,8 +33,21 @@ struct ExpertsArgs {
     out: u64,
     n: u32,
     clamp: f32,
+    guest: Guest,
 }
-const _: () = assert!(size_of::<ExpertsArgs>() == 72);
+const _: () = assert!(size_of::<ExpertsArgs>() == 104);
+
+/// A half of the shared expert that the routed ones' kernel makes beside its own work; zeros where another kernel does.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Guest {
+    /// Tiles of gate, or of down.
+    pub(crate) first: u64,
+    /// Tiles of up.
+    pub(crate) second: u64,
+    pub(crate) x: u64,
+    pub(crate) out: u64,
+}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -141,10 +154,13 @@ pub(crate) fn experts(
 ) -> Result<()> {
     let (n, ff, n_embd) = (step.n, cuda.shape.ff_dim, cuda.shape.n_embd);
     let shared = cuda.scratch.y.ptr();
-    let inputs = Inputs { x: routing.shared.ptr(), width: ff };
-    cuda.dense(Family::Ff, inputs, &[Product::new(&w.shared_down, shared)], n, small(n))?;
+    let guest = cuda.guest.take();
+    if guest.is_none() {
+        let inputs = Inputs { x: routing.shared.ptr(), width: ff };
+        cuda.dense(Family::Ff, inputs, &[Product::new(&w.shared_down, shared)], n, small(n))?;
+    }
     if small(n) {
-        few(cuda, n, w, x, routing)?;
+        few(cuda, n, w, x, routing, guest)?;
     } else {
         many(cuda, n, w, x, routing)?;
     }
@@ -152,8 +168,15 @@ pub(crate) fn experts(
     cuda.launch("experts_sum", Grid::new((n_embd / 256) as u32, n as u32, 64), &args)
 }
 
-/// Every expert's tokens in groups of up to four; weights are multiplied as integers.
-fn few(cuda: &mut Cuda, n: usize, w: &ExpertWeights<Weight>, x: &Buffer, routing: &Routing<Buffer>) -> Result<()> {
+/// Every expert's tokens in groups of up to four; weights are multiplied as integers. With a guest the shared expert, too.
+fn few(
+    cuda: &mut Cuda,
+    n: usize,
+    w: &ExpertWeights<Weight>,
+    x: &Buffer,
+    routing: &Routing<Buffer>,
+    guest: Option<Guest>,
+) -> Result<()> {
     let scratch = &cuda.scratch;
     let (groups, mid, down) = (scratch.groups.ptr(), scratch.mid.ptr(), scratch.down.ptr());
     if n > 1 {
@@ -171,13 +194,16 @@ fn few(cuda: &mut Cuda, n: usize, w: &ExpertWeights<Weight>, x: &Buffer, routing
         out: mid,
         n: n as u32,
         clamp: w.clamp,
+        guest: guest.unwrap_or(Guest::zeroed()),
     };
     let sms = cuda.device.sms;
     let (gate_up, second) = (format(&w.gate), format(&w.down));
     let blocks = if gate_up == DType::Iq2Xxs { 3 * sms } else { 2 * sms };
     cuda.launch(&format!("experts_gate_up_{}", suffix(gate_up)), Grid::new(blocks, 1, 256), &args)?;
     let blocks = if matches!(second, DType::Iq2Xxs | DType::Q2K) { 3 * sms } else { 2 * sms };
-    let args = ExpertsArgs { x: mid, first: w.down.ptr(), second: 0, out: down, ..args };
+    let shared = Guest { first: w.shared_down.ptr(), second: 0, x: routing.shared.ptr(), out: cuda.scratch.y.ptr() };
+    let guest = guest.map_or(Guest::zeroed(), |_| shared);
+    let args = ExpertsArgs { x: mid, first: w.down.ptr(), second: 0, out: down, guest, ..args };
     cuda.launch(&format!("experts_down_{}", suffix(second)), Grid::new(blocks, 1, 256), &args)
 }
 

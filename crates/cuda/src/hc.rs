@@ -18,9 +18,9 @@ const PARTIAL: usize = 32;
 /// Rows of a block on the tensor cores.
 const ROWS: usize = 8;
 
-/// Floats of sums for the most rows of a step.
+/// Floats of sums for the most rows of a step, and of the products they add up to.
 pub(crate) fn partial_floats(n_embd: usize, rows: usize) -> usize {
-    PARTIAL * rows * (n_embd / COLUMNS)
+    PARTIAL * rows * (n_embd / COLUMNS + 1)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -34,15 +34,26 @@ struct HcArgs {
     streams: u64,
     partial: u64,
     x: u64,
-    mix: u64,
+    m: u64,
     n: u32,
     parts: u32,
-    sinkhorn_iters: u32,
     rms_eps: f32,
     hc_eps: f32,
-    pad: u32,
 }
-const _: () = assert!(size_of::<HcArgs>() == 96);
+const _: () = assert!(size_of::<HcArgs>() == 88);
+
+/// What makes a sublayer's mixing weights of its products; zeros where another kernel does.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MixArgs {
+    m: u64,
+    scale: u64,
+    base: u64,
+    mix: u64,
+    sinkhorn_iters: u32,
+    hc_eps: f32,
+}
+const _: () = assert!(size_of::<MixArgs>() == 40);
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -53,7 +64,7 @@ struct HcPostArgs {
 }
 const _: () = assert!(size_of::<HcPostArgs>() == 24);
 
-/// `x` and `mix` from `streams`.
+/// `x` and `mix` from `streams`. A recorded step leaves `mix` to the kernel that finishes the next stage.
 pub(crate) fn pre(
     cuda: &mut Cuda,
     step: &Step<Buffer>,
@@ -69,7 +80,6 @@ pub(crate) fn pre(
         norm: w.norm.ptr(),
         streams: streams.ptr(),
         x: x.ptr(),
-        mix: mix.ptr(),
         ..common(cuda, step)
     };
     let wide = w.mix.layout == Layout::Values;
@@ -80,7 +90,20 @@ pub(crate) fn pre(
         args.parts = 1;
         cuda.launch("hc_products_rows", Grid::new(step.n.div_ceil(ROWS) as u32, 1, 512), &args)?;
     }
-    cuda.launch("hc_collapse", Grid::new(args.n, 1, 544), &args)
+    cuda.launch("hc_collapse", Grid::new(args.n, 1, 544), &args)?;
+    let mix = MixArgs {
+        m: args.m,
+        scale: args.scale,
+        base: args.base,
+        mix: mix.ptr(),
+        sinkhorn_iters: cuda.shape.sinkhorn_iters as u32,
+        hc_eps: args.hc_eps,
+    };
+    if cuda.recording {
+        cuda.mix = Some(mix);
+        return Ok(());
+    }
+    cuda.launch("hc_mix", Grid::new(args.n, 1, 32), &mix)
 }
 
 /// Collapsed and normed rows of the logits that are wanted: `x [logits][n_embd]`.
@@ -114,12 +137,13 @@ pub(crate) fn post(cuda: &mut Cuda, n: usize, y: u64, mix: &Buffer, streams: &Bu
 
 fn common(cuda: &Cuda, step: &Step<Buffer>) -> HcArgs {
     let s = &cuda.shape;
+    let (partial, parts) = (cuda.scratch.partial.ptr(), s.n_embd / COLUMNS);
     HcArgs {
         step: step.rows.ptr(),
-        partial: cuda.scratch.partial.ptr(),
+        partial,
+        m: partial + (4 * PARTIAL * step.n * parts) as u64,
         n: step.n as u32,
-        parts: (s.n_embd / COLUMNS) as u32,
-        sinkhorn_iters: s.sinkhorn_iters as u32,
+        parts: parts as u32,
         rms_eps: s.rms_eps,
         hc_eps: s.hc_eps,
         ..HcArgs::zeroed()

@@ -93,9 +93,12 @@ macro_rules! header {
 }
 
 /// What the files include.
-const HEADERS: [(&str, &str); 9] = [
+const HEADERS: [(&str, &str); 12] = [
     header!("common.cuh"),
     header!("encode.cuh"),
+    header!("hc.cuh"),
+    header!("q8.cuh"),
+    header!("query.cuh"),
     header!("rows.cuh"),
     header!("quant.cuh"),
     header!("attention.cuh"),
@@ -125,6 +128,7 @@ const SOURCES: &[Source] = &[
             "hc_head_products_f32",
             "hc_collapse",
             "hc_head_collapse",
+            "hc_mix",
             "hc_post"
         ]
     ),

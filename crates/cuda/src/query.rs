@@ -11,7 +11,7 @@ use crate::weight::Weight;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct QueryArgs {
+pub(crate) struct QueryArgs {
     step: u64,
     frequencies: u64,
     heads: u64,
@@ -45,5 +45,9 @@ pub(crate) fn query(
     };
     // A warp takes a head; heads of both kinds follow each other.
     let heads = cuda.shape.n_head + index.map_or(0, |_| cuda.shape.n_index_head);
+    if cuda.recording && w.ratio != 0 {
+        cuda.query = Some((args, heads as u32));
+        return Ok(());
+    }
     cuda.launch("query_finish", Grid::new(step.n as u32, heads.div_ceil(4) as u32, 128), &args)
 }
