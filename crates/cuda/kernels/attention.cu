@@ -49,7 +49,7 @@ DEVICE void load_slice(const uint8_t* from, uint32_t warp, uint32_t t, uint32_t 
     }
 }
 
-// grid (parts of the longest row, groups of 16 heads, rows), 256 threads. A warp owns 64 columns: of the scores' sum over
+// grid (parts of the longest row, groups of 16 heads, and one more for the mixing weights, rows), 256 threads. A warp owns 64 columns: of the scores' sum over
 // columns, and of the mix. Lane 4 g + t holds, of rows g, g + 8 .., columns 16 t .. 16 t + 15: as they come, the scores'
 // operand; transposed in 8 x 8 tiles, the mix's, with column 16 (n / 2) + 2 i + n % 2 as column n of tile i.
 extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendArgs a) {
@@ -57,6 +57,10 @@ extern "C" __global__ __launch_bounds__(256, 2) void attend_split(const AttendAr
     SplitShared& sh = *reinterpret_cast<SplitShared*>(memory);
     const uint32_t tid = threadIdx.x, warp = tid / 32, g = lane_id() / 4, t = lane_id() % 4;
     const uint32_t row = a.first_row + blockIdx.z, head0 = HEADS * blockIdx.y;
+    if (head0 >= N_HEAD) { // older than the kernel before: no need to wait
+        if (blockIdx.x == 0 && blockIdx.z == 0 && tid < a.n) write_mix(a.mix, a.first_row + tid);
+        return;
+    }
     const View v = view_of(a.step[row], a.ratio); // the step comes from the host: no kernel writes it
     const uint32_t per_chunk = chunk_rows(v.total);
     const uint32_t first = blockIdx.x * a.chunks_per_part * per_chunk;

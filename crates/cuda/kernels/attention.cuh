@@ -2,6 +2,7 @@
 // oldest first, then compressed rows, ascending. A row is 584 bytes at a multiple of 8:
 //   [0, 448) E4M3 codes, [448, 455) exponents of each 64 (value = code * 2^(byte - 127)), one pad, [456, 584) f16 tail.
 #pragma once
+#include "hc.cuh"
 #include "rows.cuh"
 
 constexpr uint32_t EXPONENTS_AT = NOPE, TAIL_AT = NOPE + 8;
@@ -22,8 +23,9 @@ struct AttendArgs {
     uint32_t n, first_row;    // the launch serves rows first_row .. first_row + n
     uint32_t ratio;           // 0, 4 or 128
     uint32_t part_stride, chunks_per_part, pad;
+    MixArgs mix;              // split kernel: one more CTA makes the rows' mixing weights, if they are given
 };
-static_assert(sizeof(AttendArgs) == 120, "mirrored in attention.rs");
+static_assert(sizeof(AttendArgs) == 160, "mirrored in attention.rs");
 
 struct View {
     uint32_t slot, first_raw, raw, total;

@@ -17,6 +17,7 @@ typedef long long int64_t;
 #endif
 
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_METHOD __device__ __forceinline__
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define HAS_WGMMA 1
@@ -78,6 +79,12 @@ DEVICE void pdl_wait() {
 DEVICE void pdl_enter() {
     pdl_wait();
     pdl_trigger();
+}
+
+// The same the other way round, where products follow whose fetching should begin with the predecessor.
+DEVICE void pdl_enter_early() {
+    pdl_trigger();
+    pdl_wait();
 }
 
 // ---- warps

@@ -9,7 +9,8 @@
 // blocks); a CTA owns a contiguous run of units. Splits leave partial sums, [split][row][m], for the reader to add up.
 //
 //   warps: KW along k, RW = 16 / KW row blocks side by side
-//   slot:  RW x KW pieces; a piece is a Q8 tile (16 x 64) or half an F16 tile (16 x 32)
+//   slot:  RW x KW pieces; a piece is a Q8 tile (16 x 64) or half an F16 tile (16 x 32). One row and several row blocks side by
+//          side: 16 pieces of one row block, and slots are the row blocks' by turns, so that every copy is long
 //   x:     [32-group][tile of 4 rows][lane] of 16 bytes: rows' hi and lo in fragment order. Up to four rows are converted by
 //          every CTA; more are packed once by `dense_pack`, and a CTA copies a block of k at a time.
 #include "q8.cuh"
@@ -32,18 +33,23 @@ static_assert(sizeof(Segment) == 64, "mirrored in dense.rs");
 
 // What every CTA reads first stands first, in one line of the constant cache.
 struct DenseArgs {
-    uint32_t n_segments, n, units, cost; // `cost` of all units
+    uint32_t n_segments, n, units, share, rest, pad; // the cost of all units is `share` for each CTA, and `rest`
     uint32_t first_unit[MAX_SEGMENTS];
     const float* mix; // post weights and Sinkhorn matrix of each row, [rows][MIX]
     float* streams;   // [rows][HC][N_EMBD]: if set, the only segment is the output of a sublayer and goes there
     Segment segments[MAX_SEGMENTS];
 };
-static_assert(sizeof(DenseArgs) == 96 + 64 * MAX_SEGMENTS, "mirrored in dense.rs");
+static_assert(sizeof(DenseArgs) == 104 + 64 * MAX_SEGMENTS, "mirrored in dense.rs");
 
 constexpr int WARPS = 16;
 constexpr int CONSUMERS = 32 * WARPS;
 constexpr int F16_PIECE = 1024;
 constexpr int SLOT = WARPS * Q8_PIECE;
+#ifdef DENSE_POST
+constexpr bool POST = true; // outputs of these products may go into the streams
+#else
+constexpr bool POST = false;
+#endif
 constexpr int KEPT = 16; // one row: units whose sums wait for each other, so that warps seldom do
 
 // Sizes of a variant: K inputs, up to N rows.
@@ -57,13 +63,15 @@ template <int K, int N> struct Plan {
     static constexpr int XK = RESIDENT || K < 1024 ? K : (K % 1024 == 0 ? 1024 : 512); // k of a block of x
     // One row: deep enough to fetch most of a product while the kernels before it run, and too large for two such CTAs on a
     // multiprocessor: each gets one.
-    static constexpr int SLOTS = N == 1 ? 7 : 4;
+    static constexpr bool OWNED = N == 1 && RW > 1;           // a slot is one row block's
+    static constexpr int SLOTS = OWNED ? 2 * RW : N == 1 ? 7 : 4;
+    static constexpr int READERS = OWNED ? KW : WARPS;        // warps of a slot
     static constexpr int OWN_GROUPS = (K / 64 + KW - 1) / KW * 2; // one row: 32-groups of x that a warp multiplies
     static constexpr int X_BYTES = (N == 1 ? WARPS * OWN_GROUPS : XK / 32 * NT) * LANES * 16;
     static constexpr int SUM_TILES = NT > 4 ? 4 : NT;         // tiles whose sums are added at a time
     static constexpr int SUM_STRIDE = 16 * WARPS + 8;         // floats of a row: no two lanes of a warp share a bank
     static constexpr int SUM_BYTES = N == 1 ? KEPT * 16 * WARPS * 4 : SUM_TILES * 4 * SUM_STRIDE * 4;
-    static constexpr int SHARED = SLOTS * SLOT + X_BYTES + SUM_BYTES + 128;
+    static constexpr int SHARED = SLOTS * SLOT + X_BYTES + SUM_BYTES + 8 * (2 * SLOTS + 1);
 };
 
 // The work of one CTA: a walk over passes (up to ROWS units of one segment and split).
@@ -77,9 +85,9 @@ DEVICE Pass pass_at(const DenseArgs& a, uint32_t unit, uint32_t end, uint32_t ro
     return {s, at / groups, at % groups, min(min(rows, groups - at % groups), end - unit)};
 }
 
-// First unit of a CTA: the first that begins at its share of the cost.
+// First unit of a CTA: the first that begins at its share of the cost. The first CTAs have one more than the others.
 DEVICE uint32_t first_unit(const DenseArgs& a, uint32_t cta) {
-    const uint32_t from = uint32_t(uint64_t(a.cost) * cta / gridDim.x);
+    const uint32_t from = a.share * cta + min(cta, a.rest);
     uint32_t s = 0;
     while (s + 1 < a.n_segments && from > a.segments[s + 1].first_cost) ++s;
     const uint32_t unit = a.first_unit[s] + (from - a.segments[s].first_cost + a.segments[s].cost - 1) / a.segments[s].cost;
@@ -116,12 +124,14 @@ DEVICE void produce(const DenseArgs& a, uint32_t first, uint32_t end, uint8_t* r
         const Cut<K, N> cut(s, pass.split);
         const uint32_t piece = s.f16 ? F16_PIECE : Q8_PIECE;
         const uint32_t row_blocks = (s.m + 15) / 16;
+        constexpr uint32_t STEP = P::OWNED ? WARPS : P::KW; // pieces of a row block in a slot
+        const uint32_t turns = P::OWNED ? P::RW : pass.count;
         for (uint32_t block = cut.first_block; block < cut.first_block + cut.blocks; ++block)
-            for (uint32_t p = 0; p < cut.per_block; p += P::KW)
-                for (uint32_t r = 0; r < pass.count; ++r) {
-                    const uint32_t run = min(uint32_t(P::KW), cut.per_block - p) * piece;
-                    const uint32_t row_block = (pass.group + r) * P::RW;
-                    const uint32_t live = min(uint32_t(P::RW), row_blocks - row_block);
+            for (uint32_t p = 0; p < cut.per_block; p += STEP)
+                for (uint32_t r = 0; r < turns; ++r) {
+                    const uint32_t run = min(STEP, cut.per_block - p) * piece;
+                    const uint32_t row_block = P::OWNED ? pass.group * P::RW + r : (pass.group + r) * P::RW;
+                    const uint32_t live = row_block < row_blocks ? min(P::OWNED ? 1u : uint32_t(P::RW), row_blocks - row_block) : 0;
                     mbar_wait(empty + slot, parity);
                     fill_begin(full + slot, live * run);
                     for (uint32_t rw = 0; rw < live; ++rw) {
@@ -234,9 +244,27 @@ DEVICE void multiply_rows(float (&sum)[ROWS][NT][2], const uint8_t* const (&piec
     }
 }
 
-// One output of one row: stored, or through the hyper-connection post step X'[b] = post_b y + sum_a C[a][b] X[a].
+// What the hyper-connection post step of one output needs beside it: X'[b] = post_b y + sum_a C[a][b] X[a].
+struct Held {
+    float mix[MIX], old[HC];
+};
+DEVICE void hold_output(Held& h, const DenseArgs& a, uint32_t row, uint32_t m) {
+#pragma unroll
+    for (int i = 0; i < MIX; ++i) h.mix[i] = __ldcg(a.mix + row * MIX + i);
+#pragma unroll
+    for (int i = 0; i < HC; ++i) h.old[i] = __ldcg(a.streams + (size_t(row) * HC + i) * N_EMBD + m);
+}
+DEVICE void store_streams(const Held& h, const DenseArgs& a, uint32_t row, uint32_t m, float y) {
+#pragma unroll
+    for (int b = 0; b < HC; ++b) {
+        float v = __fmul_rn(h.mix[b], y); // spelled out: every variant has to round alike
+#pragma unroll
+        for (int i = 0; i < HC; ++i) v = __fmaf_rn(h.mix[HC + i * HC + b], h.old[i], v);
+        a.streams[(size_t(row) * HC + b) * N_EMBD + m] = v;
+    }
+}
 DEVICE void store(const DenseArgs& a, const Segment& s, uint32_t split, uint32_t row, uint32_t m, float y) {
-    if (a.streams == nullptr) {
+    if (!POST || a.streams == nullptr) {
         s.out[size_t(split) * s.split_stride + size_t(row) * s.out_stride + m] = y;
         return;
     }
@@ -245,8 +273,8 @@ DEVICE void store(const DenseArgs& a, const Segment& s, uint32_t split, uint32_t
     float old[HC];
     for (int h = 0; h < HC; ++h) old[h] = streams[h * N_EMBD];
     for (int b = 0; b < HC; ++b) {
-        float v = mix[b] * y;
-        for (int h = 0; h < HC; ++h) v += mix[HC + h * HC + b] * old[h];
+        float v = __fmul_rn(mix[b], y);
+        for (int h = 0; h < HC; ++h) v = __fmaf_rn(mix[HC + h * HC + b], old[h], v);
         streams[b * N_EMBD] = v;
     }
 }
@@ -279,8 +307,8 @@ DEVICE void finish(const DenseArgs& a, const Pass& pass, uint32_t group, const f
     }
 }
 
-// One row: adds up the warps' sums of units `first .. end` and stores them.
-template <int K> DEVICE void finish_kept(const DenseArgs& a, uint32_t first, uint32_t end, const float* sums, uint32_t thread) {
+// One row: adds up the warps' sums of units `first .. end` and stores them. What the first output of a thread needs may be held.
+template <int K> DEVICE void finish_kept(const DenseArgs& a, uint32_t first, uint32_t end, const float* sums, uint32_t thread, const Held& held, bool is_held) {
     using P = Plan<K, 1>;
     constexpr uint32_t OUTPUTS = 16 * P::RW;
     named_barrier(1, CONSUMERS);
@@ -293,9 +321,18 @@ template <int K> DEVICE void finish_kept(const DenseArgs& a, uint32_t first, uin
         float y = 0;
 #pragma unroll
         for (int w = 0; w < P::KW; ++w) y += from[16 * w];
-        store(a, s, pass.split, 0, m, y);
+        if (POST && a.streams != nullptr && is_held && i == thread) store_streams(held, a, 0, m, y);
+        else store(a, s, pass.split, 0, m, y);
     }
     named_barrier(1, CONSUMERS);
+}
+// The streams and their mixing weights are older than the two kernels before: they can be had before the wait.
+template <int K> DEVICE void hold(Held& held, const DenseArgs& a, uint32_t first, uint32_t end, uint32_t thread) {
+    constexpr uint32_t OUTPUTS = 16 * Plan<K, 1>::RW;
+    const uint32_t unit = first + thread / OUTPUTS;
+    if (unit >= end) return;
+    const uint32_t m = pass_at(a, unit, end, 1).group * OUTPUTS + thread % OUTPUTS;
+    if (m < a.segments[0].m) hold_output(held, a, 0, m);
 }
 
 // A block of x to shared memory: converted, or copied by the engine (its barrier `arrived` is used once for each block).
@@ -358,6 +395,30 @@ DEVICE void multiply_one(float (&sum)[2], Reader& reader, const uint4* xs, uint3
         const uint8_t* const piece[1] = {next_slot<P::SLOTS>(reader)};
         if (p + kw < pieces) multiply_run<F16, 1, P::LANES>(sum, piece, {xs}, lane);
         release<P::SLOTS>(reader, first, 1, lane);
+    }
+}
+
+// The same where a slot holds 16 pieces of one row block, four of them this warp's, and the block has every RW-th slot.
+template <int K, bool F16>
+DEVICE void multiply_owned(float (&sum)[2], Reader& reader, const uint4* xs, uint32_t pieces, uint32_t kw, uint32_t lane) {
+    using P = Plan<K, 1>;
+    constexpr uint32_t PIECE = F16 ? F16_PIECE : Q8_PIECE, X = (F16 ? 1 : 2) * P::LANES; // of x, a piece
+    static_assert(P::SLOTS == 2 * P::RW && P::KW * 4 == WARPS, "two slots by turns");
+    for (uint32_t p = 0; p < pieces; p += WARPS, xs += 4 * X) {
+        const uint8_t* const slot = reader.ring + reader.slot * SLOT + kw * PIECE;
+        mbar_wait_at(reader.full + 8 * reader.slot, reader.parity);
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i += 2) {
+            const uint32_t left = pieces - p > kw + i * P::KW ? (pieces - p - kw - i * P::KW - 1) / P::KW + 1 : 0;
+            const uint8_t* const piece[2] = {slot + i * P::KW * PIECE, slot + (i + 1) * P::KW * PIECE};
+            const uint4* const at[2] = {xs + i * X, xs + (i + 1) * X};
+            if (left >= 2) multiply_run<F16, 2, P::LANES>(sum, piece, at, lane);
+            else if (left == 1) multiply_run<F16, 1, P::LANES>(sum, {piece[0]}, {at[0]}, lane);
+        }
+        __syncwarp();
+        if (lane == 0) mbar_arrive_at(reader.empty + 8 * reader.slot);
+        if (reader.slot >= uint32_t(P::RW)) reader.slot -= P::RW, reader.parity ^= 1;
+        else reader.slot += P::RW;
     }
 }
 
@@ -430,6 +491,10 @@ template <int K> DEVICE void consume_one(const DenseArgs& a, uint32_t first, uin
     const uint8_t* const ring = reader.ring;
     const float* held_x = nullptr;
     uint32_t held_f16 = 0, kept = first;
+    if constexpr (P::OWNED) reader.slot = warp / P::KW;
+    Held held;
+    if (POST && a.streams != nullptr) hold<K>(held, a, first, end, thread);
+    pdl_wait();
     for (uint32_t unit = first; unit < end; ++unit) {
         const Pass pass = pass_at(a, unit, end, 1);
         const Segment& s = a.segments[pass.segment];
@@ -442,16 +507,21 @@ template <int K> DEVICE void consume_one(const DenseArgs& a, uint32_t first, uin
         // Splits are whole rounds of the warps.
         const uint4* xs = own + cut.first_block * cut.per_block / P::KW * (s.f16 ? 1 : 2) * P::LANES;
         float sum[2] = {};
-        reader.ring = ring + warp * (s.f16 ? F16_PIECE : Q8_PIECE);
-        if (s.f16) multiply_one<K, 1, true>(sum, reader, xs, cut.per_block, kw, lane);
-        else multiply_one<K, 1, false>(sum, reader, xs, cut.per_block, kw, lane);
+        if constexpr (P::OWNED) {
+            if (s.f16) multiply_owned<K, true>(sum, reader, xs, cut.per_block, kw, lane);
+            else multiply_owned<K, false>(sum, reader, xs, cut.per_block, kw, lane);
+        } else {
+            reader.ring = ring + warp * (s.f16 ? F16_PIECE : Q8_PIECE);
+            if (s.f16) multiply_one<K, 1, true>(sum, reader, xs, cut.per_block, kw, lane);
+            else multiply_one<K, 1, false>(sum, reader, xs, cut.per_block, kw, lane);
+        }
         if (lane % 4 == 0) {
             float* to = sums + (unit - kept) * 16 * WARPS + 16 * warp + lane / 4;
             to[0] = sum[0];
             to[8] = sum[1];
         }
         if (unit + 1 - kept == KEPT || unit + 1 == end) {
-            finish_kept<K>(a, kept, unit + 1, sums, thread);
+            finish_kept<K>(a, kept, unit + 1, sums, thread, held, kept == first);
             kept = unit + 1;
         }
     }
@@ -469,7 +539,7 @@ template <int K, int N> DEVICE void dense(const DenseArgs& a) {
         mbar_init(arrived, 1);
         for (int i = 0; i < P::SLOTS; ++i) {
             mbar_init(full + i, 1);
-            mbar_init(empty + i, WARPS);
+            mbar_init(empty + i, P::READERS);
         }
         mbar_fence_init();
     }
@@ -480,15 +550,18 @@ template <int K, int N> DEVICE void dense(const DenseArgs& a) {
         pdl_wait();
     } else {
         pdl_trigger();
-        pdl_wait();
         const Reader reader = {ring, shared_address(full), shared_address(empty), 0, 0};
-        if constexpr (N == 1) consume_one<K>(a, first, end, reader, x, sums);
-        else consume<K, N>(a, first, end, reader, x, sums, arrived);
+        if constexpr (N == 1) {
+            consume_one<K>(a, first, end, reader, x, sums);
+        } else {
+            pdl_wait();
+            consume<K, N>(a, first, end, reader, x, sums, arrived);
+        }
     }
 }
 
-// One program for each K, so that they compile side by side: DENSE_NAME and DENSE_K are given; DENSE_PACK
-// makes the one that packs.
+// One program for each K, so that they compile side by side: DENSE_NAME and DENSE_K are given, DENSE_POST where outputs go into
+// the streams; DENSE_PACK makes the one that packs.
 #define JOIN_(name, n) name##_##n
 #define JOIN(name, n) JOIN_(name, n)
 #define VARIANT(n)                                                                                                     \

@@ -3,17 +3,28 @@
 #pragma once
 #include "common.cuh"
 
-// Rotates the pairs (v[0], v[1]), (v[2], v[3]) of the tail; `at` is the place of v[0] in a vector of `width`.
-DEVICE void rotate4(float (&v)[4], uint32_t at, uint32_t width, const float* frequencies, uint32_t pos) {
-    if (at < width - ROT) return;
-    const uint32_t pair = (at - (width - ROT)) / 2;
+// Sines and cosines for four neighbouring values, `at` the place of the first in a vector of `width`; they need no other kernel's
+// results, so they can be had before the wait for them.
+struct Rotation {
+    float sine[2], cosine[2];
+    bool tail; // the values lie in the part that is rotated
+};
+DEVICE Rotation rotation4(uint32_t at, uint32_t width, const float* frequencies, uint32_t pos) {
+    Rotation r;
+    r.tail = at >= width - ROT && at < width;
+    if (r.tail)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) rope_angle(frequencies[(at - (width - ROT)) / 2 + i], pos, r.sine[i], r.cosine[i]);
+    return r;
+}
+// Rotates the pairs (v[0], v[1]), (v[2], v[3]).
+DEVICE void rotate4(float (&v)[4], const Rotation& r) {
+    if (!r.tail) return;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        float s, c;
-        rope_angle(frequencies[pair + i], pos, s, c);
         const float x = v[2 * i], y = v[2 * i + 1];
-        v[2 * i] = x * c - y * s;
-        v[2 * i + 1] = x * s + y * c;
+        v[2 * i] = x * r.cosine[i] - y * r.sine[i];
+        v[2 * i + 1] = x * r.sine[i] + y * r.cosine[i];
     }
 }
 

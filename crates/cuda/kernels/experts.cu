@@ -6,10 +6,11 @@
 // the list [group][unit] in contiguous ranges. Inside a CTA the eight warps split k, each quantises the activations of its
 // own k (no barrier), and a unit's sums cross the warps in a fixed order. A pair's sums involve no other pair: its bits
 // do not depend on the step. A step of one row needs no list: its groups are the choices in their order.
-// The shared expert of a step of one row is a guest of these kernels, which are bound by arithmetic where it is bound by memory:
-// the first CTAs make one or two row blocks of it each before their own units.
+// In a recorded step of one row the shared expert's down is a guest of the routed ones': the first CTAs make a row block of it
+// each while the kernel before runs out.
 // Grid: experts_group 1; *_gate_up_*, *_down_* any, best G or D (below) per SM; experts_sum (N_EMBD / 256, n).
 // Block: N_EXPERT rounded up to 32; 256; 64.
+#include "hc.cuh"
 #include "q8.cuh"
 #include "quant.cuh"
 
@@ -83,12 +84,12 @@ struct ExpertsArgs {
     float* out;            // gate_up: mid [pair][FF]; down: [pair][N_EMBD]
     uint32_t n;
     float clamp;
-    const uint8_t* shared_first;  // Q8 tiles of the shared expert's gate, or down; null: it is not made here
-    const uint8_t* shared_second; // of its up; down: unused
-    const float* shared_x;        // its input
-    float* shared_out;            // gate_up: its middle; down: what it adds
+    const uint8_t* guest;  // down: Q8 tiles of the shared expert's, or null: it is not made here
+    const float* guest_x;  // its middle [FF]
+    float* guest_out;      // what it adds, [N_EMBD]
+    MixArgs mix;           // gate_up: the last CTA makes the rows' mixing weights, if they are given
 };
-static_assert(sizeof(ExpertsArgs) == 104, "mirrored in experts.rs");
+static_assert(sizeof(ExpertsArgs) == 136, "mirrored in experts.rs");
 
 // Data of earlier kernels that may be read before `pdl_wait` must not come from a first-level cache.
 DEVICE uint32_t fresh(const uint32_t* p) { return __ldcg(p); }
@@ -97,67 +98,79 @@ DEVICE uint32_t group_expert(const ExpertsArgs& a, uint32_t group) {
     return a.n == 1 ? fresh(a.ids + group) : fresh(&a.groups->list[group].expert);
 }
 
-// ---- the shared expert of one row: row block `block` of gate and up, or of down. Its sums are those of `dense.cu`, in the
-// same order: by k inside each of ALONG_K shares, the shares of a split, the splits.
+// ---- the shared expert's down of one row, a row block at a time. Its sums are those of `dense.cu`, in the same order: by k inside
+// each of ALONG_K shares, then the shares.
 
-template <uint32_t K, bool GATED> struct SharedRows {
-    static constexpr uint32_t SHARES = ALONG_K<K>, MATRICES = GATED ? 2 : 1, TILES = K / 64;
-    static constexpr uint32_t SPLITS = GATED && K % 2048 == 0 ? 2 : 1, EACH = TILES / SPLITS; // as router.rs cuts them
-    uint4 x[K / 32][8];                           // 32-groups: values, remainders
-    float parts[MATRICES][SPLITS][SHARES][16];
-};
+struct Guest {
+    static constexpr uint32_t SHARES = ALONG_K<FF>, TURNS = (SHARES + WARPS - 1) / WARPS; // shares of a warp
+    static constexpr uint32_t TILES = FF / 64, PER = (TILES + SHARES - 1) / SHARES;       // tiles of a share
+    static constexpr uint32_t COUNT = TURNS * PER, BATCH = COUNT < 4 ? COUNT : 4;         // tiles of a warp, at a time
+    struct Memory {
+        uint4 x[FF / 32][8]; // 32-groups: values, remainders
+        float parts[SHARES][16];
+    };
+    const uint8_t* rows; // tiles of the row block
+    uint32_t warp, lane;
+    uint4 w[BATCH][2];
+    uint2 scales[BATCH];
 
-template <uint32_t K, bool GATED> DEVICE void shared_rows(const ExpertsArgs& a, SharedRows<K, GATED>& sh, uint32_t block) {
-    using S = SharedRows<K, GATED>;
-    const uint32_t tid = threadIdx.x, lane = tid % 32, warp = tid / 32;
-    for (uint32_t e = tid; e < K / 8; e += 32 * WARPS) split8(a.shared_x + 8 * e, sh.x[e / 4][e % 4], sh.x[e / 4][4 + e % 4]);
-    __syncthreads();
-    const uint8_t* const rows[2] = {a.shared_first + size_t(block) * S::TILES * Q8_PIECE,
-                                    GATED ? a.shared_second + size_t(block) * S::TILES * Q8_PIECE : nullptr};
+    DEVICE_METHOD uint32_t share_of(uint32_t i) const { return warp + WARPS * (i / PER); }
+    DEVICE_METHOD uint32_t tile_of(uint32_t i) const { // TILES or more: there is none
+        return share_of(i) < SHARES ? share_of(i) + i % PER * SHARES : TILES;
+    }
+    DEVICE_METHOD void fetch(uint32_t first) {
 #pragma unroll
-    for (uint32_t split = 0; split < S::SPLITS; ++split)
-        for (uint32_t share = warp; share < S::SHARES; share += WARPS) {
-            float sum[S::MATRICES][2] = {};
-#pragma unroll 2
-            for (uint32_t p = share; p < S::EACH; p += S::SHARES) {
-                const uint32_t tile = split * S::EACH + p;
-                uint4 w[S::MATRICES][2];
-                uint2 scales[S::MATRICES];
+        for (uint32_t i = 0; i < BATCH; ++i) {
+            const uint32_t tile = first + i < COUNT ? tile_of(first + i) : TILES;
+            if (tile >= TILES) continue;
+            const uint8_t* piece = rows + tile * Q8_PIECE;
+            w[i][0] = weight16(piece + 16 * lane), w[i][1] = weight16(piece + 512 + 16 * lane);
+            scales[i] = weight8(piece + 1024 + 2 * (lane & ~3u));
+        }
+    }
+    // The shares' sums, from the first batch that is fetched.
+    DEVICE_METHOD void multiply(Memory& m) {
+        float sum[2] = {};
 #pragma unroll
-                for (uint32_t i = 0; i < S::MATRICES; ++i) {
-                    const uint8_t* piece = rows[i] + size_t(tile) * Q8_PIECE;
-                    w[i][0] = weight16(piece + 16 * lane), w[i][1] = weight16(piece + 512 + 16 * lane);
-                    scales[i] = weight8(piece + 1024 + 2 * (lane & ~3u));
-                }
+        for (uint32_t i = 0; i < COUNT; ++i) {
+            const uint32_t tile = tile_of(i);
+            if (tile < TILES)
 #pragma unroll
                 for (int q = 0; q < 2; ++q) {
-                    const uint4 b = x_at<8>(sh.x[2 * tile + q], lane);
-#pragma unroll
-                    for (uint32_t i = 0; i < S::MATRICES; ++i) {
-                        Fragment f;
-                        decode_q8(f, w[i][q], scales[i], q);
-                        add(sum[i], f, b);
-                    }
+                    Fragment f;
+                    decode_q8(f, w[i % BATCH][q], scales[i % BATCH], q);
+                    add(sum, f, x_at<8>(m.x[2 * tile + q], lane));
                 }
+            if (i % PER + 1 == PER) {
+                if (lane % 4 == 0 && share_of(i) < SHARES) {
+                    float* to = m.parts[share_of(i)] + lane / 4;
+                    to[0] = sum[0], to[8] = sum[1];
+                }
+                sum[0] = sum[1] = 0;
             }
-            if (lane % 4 == 0)
-#pragma unroll
-                for (uint32_t i = 0; i < S::MATRICES; ++i)
-                    sh.parts[i][split][share][lane / 4] = sum[i][0], sh.parts[i][split][share][lane / 4 + 8] = sum[i][1];
+            if (i % BATCH + 1 == BATCH && i + 1 < COUNT) fetch(i + 1);
         }
-    __syncthreads();
-    if (tid < 16) {
-        float y[S::MATRICES];
+    }
+};
+
+// Its input is older than the kernel before, which waits before it triggers: nothing here waits.
+DEVICE void guests(const ExpertsArgs& a, Guest::Memory& m) {
+    Guest guest;
+    guest.warp = threadIdx.x / 32, guest.lane = lane_id();
+    for (uint32_t block = blockIdx.x; block < N_EMBD / 16; block += gridDim.x) {
+        guest.rows = a.guest + size_t(block) * guest.TILES * Q8_PIECE;
+        guest.fetch(0);
+        if (block == blockIdx.x)
+            for (uint32_t e = threadIdx.x; e < FF / 8; e += 32 * WARPS)
+                split8(a.guest_x + 8 * e, m.x[e / 4][e % 4], m.x[e / 4][4 + e % 4]);
+        __syncthreads();
+        guest.multiply(m);
+        __syncthreads();
+        if (threadIdx.x >= 16) continue;
+        float y = 0;
 #pragma unroll
-        for (uint32_t i = 0; i < S::MATRICES; ++i)
-#pragma unroll
-            for (uint32_t split = 0; split < S::SPLITS; ++split) {
-                float part = 0;
-#pragma unroll
-                for (uint32_t share = 0; share < S::SHARES; ++share) part += sh.parts[i][split][share][tid];
-                y[i] = split == 0 ? part : y[i] + part;
-            }
-        a.shared_out[16 * block + tid] = GATED ? swiglu(y[0], y[S::MATRICES - 1], a.clamp) : y[0];
+        for (uint32_t share = 0; share < Guest::SHARES; ++share) y += m.parts[share][threadIdx.x];
+        a.guest_out[16 * block + threadIdx.x] = y;
     }
     __syncthreads(); // the memory is used again
 }
@@ -173,7 +186,7 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
     };
     __shared__ union Memory {
         Routed routed;
-        SharedRows<K, GATED> guest;
+        Guest::Memory guest;
         __device__ Memory() {}
     } memory;
     Block<F>(&blocks)[TILES] = memory.routed.blocks;
@@ -181,6 +194,11 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
     __shared__ uint32_t table[F::TABLE ? 3 * 256 : 1]; // selectors, the levels, nothing
     __shared__ uint32_t pairs[2][GROUP]; // of even and odd groups: the last group's may still be read
     __shared__ float weights[2][GROUP];
+    const uint32_t workers = gridDim.x - (GATED && a.mix.m != nullptr ? 1 : 0);
+    if (GATED && blockIdx.x == workers) { // older than the kernel before: no need to wait
+        if (threadIdx.x < a.n) write_mix(a.mix, threadIdx.x);
+        return;
+    }
     const uint32_t tid = threadIdx.x, lane = tid % 32, warp = tid / 32, t = lane % 4, tile = warp * STEPS;
     const uint32_t table_at = shared_address(table);
     const bool idle = TILES % WARPS && tile >= TILES;
@@ -189,14 +207,22 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
         table[3 * tid + 1] = F::PLUS;
         __syncthreads();
     }
-    // The input of the shared expert's first half is older than the kernel before, which waits before it triggers.
-    const uint32_t guests = a.shared_first != nullptr ? ROWS / 16 : 0;
-    if (GATED)
-        for (uint32_t block = blockIdx.x; block < guests; block += gridDim.x) shared_rows<K, GATED>(a, memory.guest, block);
+    if (!GATED && a.guest != nullptr) guests(a, memory.guest);
+    auto take = [&](uint32_t row, uint32_t i) { // this warp's inputs of a row, as the i-th of a group
+        const float4* x = reinterpret_cast<const float4*>(a.x + size_t(row) * K + 256 * tile + 8 * lane);
+        float4 v[2 * STEPS];
+#pragma unroll
+        for (uint32_t s = 0; s < STEPS; ++s) v[2 * s] = __ldcg(x + 64 * s), v[2 * s + 1] = __ldcg(x + 64 * s + 1);
+#pragma unroll
+        for (uint32_t s = 0; s < STEPS; ++s) quantise(blocks[tile + s], i, v[2 * s], v[2 * s + 1]);
+    };
+    // The sublayer's input is older than the kernel before `gate_up`, which waits before it triggers; the only row is every
+    // group's.
+    if (GATED && a.n == 1 && !idle) take(0, 0);
     // The groups are older than the kernel before `down`, which waits before it triggers: `down` may read them at once.
     if (GATED) pdl_wait(), pdl_trigger();
     const uint32_t all = (a.n == 1 ? N_USED : fresh(&a.groups->count)) * UNITS;
-    const uint32_t begin = all * blockIdx.x / gridDim.x, end = all * (blockIdx.x + 1) / gridDim.x;
+    const uint32_t begin = all * blockIdx.x / workers, end = all * (blockIdx.x + 1) / workers;
     const uint8_t* const first = a.first + tile * F::BYTES;
     const uint8_t* const second = GATED ? a.second + tile * F::BYTES : first + TILES * F::BYTES;
     typename F::Raw next;
@@ -209,9 +235,6 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
         fetch(at);
     }
     if (!GATED) pdl_wait(), pdl_trigger();
-    if (!GATED)
-        for (uint32_t block = blockIdx.x; block < guests; block += gridDim.x) shared_rows<K, GATED>(a, memory.guest, block);
-
     constexpr uint32_t NONE = ~0u;
     uint32_t group = NONE;
     for (uint32_t unit = begin; unit < end; ++unit) {
@@ -226,14 +249,9 @@ template <class F, uint32_t K, uint32_t ROWS, bool GATED> DEVICE void experts(co
                 if (GATED && pair != NONE) weights[group % 2][t] = __ldcg(a.weights + pair);
             }
             __syncwarp();
-            for (uint32_t i = 0; i < count && !idle; ++i) {
+            for (uint32_t i = 0; i < count && !idle && !(GATED && a.n == 1); ++i) {
                 const uint32_t row = __shfl_sync(0xffffffffu, pair, i) / (GATED ? N_USED : 1);
-                const float4* x = reinterpret_cast<const float4*>(a.x + size_t(row) * K + 256 * tile + 8 * lane);
-                float4 v[2 * STEPS];
-#pragma unroll
-                for (uint32_t s = 0; s < STEPS; ++s) v[2 * s] = __ldcg(x + 64 * s), v[2 * s + 1] = __ldcg(x + 64 * s + 1);
-#pragma unroll
-                for (uint32_t s = 0; s < STEPS; ++s) quantise(blocks[tile + s], i, v[2 * s], v[2 * s + 1]);
+                take(row, i);
             }
             __syncwarp();
         }

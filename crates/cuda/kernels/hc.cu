@@ -147,7 +147,18 @@ constexpr int CHUNKS = (N_EMBD / 4 + COLLAPSE - 1) / COLLAPSE; // of four column
 template <int OUTPUTS> DEVICE void collapse(const HcArgs& a) {
     __shared__ float m[PARTIAL], warps[COLLAPSE / 32];
     const uint32_t row = blockIdx.x, warp = threadIdx.x / 32;
-    pdl_enter();
+    // What no kernel writes is had before the wait.
+    float4 norm[CHUNKS];
+#pragma unroll
+    for (int i = 0; i < CHUNKS; ++i) {
+        const uint32_t d = 4 * (i * COLLAPSE + threadIdx.x % COLLAPSE);
+        norm[i] = d < N_EMBD ? *reinterpret_cast<const float4*>(a.norm + d) : float4{0, 0, 0, 0};
+    }
+    const float pre_scale = a.scale[0];
+    float base[HC];
+#pragma unroll
+    for (int h = 0; h < HC; ++h) base[h] = a.base[h];
+    pdl_enter_early();
     if (OUTPUTS == HC && a.step[row].logits == NO_LOGITS) return;
     const float* streams = a.streams + size_t(row) * HC * N_EMBD;
     float4 v[CHUNKS][HC];
@@ -176,7 +187,7 @@ template <int OUTPUTS> DEVICE void collapse(const HcArgs& a) {
     }
     float pre[HC];
 #pragma unroll
-    for (int h = 0; h < HC; ++h) pre[h] = sigmoid(m[h] * a.scale[0] + a.base[h]) + a.hc_eps;
+    for (int h = 0; h < HC; ++h) pre[h] = sigmoid(m[h] * pre_scale + base[h]) + a.hc_eps;
     float4 y[CHUNKS];
     float squares = 0;
 #pragma unroll
@@ -203,7 +214,7 @@ template <int OUTPUTS> DEVICE void collapse(const HcArgs& a) {
     for (int i = 0; i < CHUNKS; ++i) {
         const uint32_t d = 4 * (i * COLLAPSE + threadIdx.x);
         if (d >= N_EMBD) continue;
-        const float4 w = *reinterpret_cast<const float4*>(a.norm + d);
+        const float4 w = norm[i];
         *reinterpret_cast<float4*>(a.x + size_t(to) * N_EMBD + d) =
             float4{y[i].x * scale * w.x, y[i].y * scale * w.y, y[i].z * scale * w.z, y[i].w * scale * w.w};
     }

@@ -1,5 +1,5 @@
 // What the post step of a sublayer needs, from the products of its streams: a thread's work that takes longer than the
-// collapse. Nobody reads it before the sublayer's end, so it can go beside another kernel's work.
+// collapse. Nobody reads it before the sublayer's end, so a recorded step leaves it to a CTA of a later, longer kernel.
 #pragma once
 #include "common.cuh"
 
@@ -51,18 +51,22 @@ DEVICE void sinkhorn(float (&c)[HC * HC], uint32_t iterations, float eps) {
     }
 }
 
-// Post weights and Sinkhorn matrix of a row, by one thread.
+// Post weights and Sinkhorn matrix of a row, by one thread. Not through the first-level cache: what it holds may be older.
 DEVICE void write_mix(const MixArgs& a, uint32_t row) {
-    const float* m = a.m + row * PARTIAL;
-    float c[HC * HC], post[HC];
+    const float4* from = reinterpret_cast<const float4*>(a.m + row * PARTIAL + HC);
+    float m[MIX], c[HC * HC];
 #pragma unroll
-    for (int i = 0; i < HC; ++i) post[i] = m[HC + i] * a.scale[1] + a.base[HC + i];
+    for (int i = 0; i < MIX / 4; ++i) {
+        const float4 v = __ldcg(from + i);
+        m[4 * i] = v.x, m[4 * i + 1] = v.y, m[4 * i + 2] = v.z, m[4 * i + 3] = v.w;
+    }
+    const float* base = a.base + HC;
 #pragma unroll
-    for (int i = 0; i < HC * HC; ++i) c[i] = m[2 * HC + i] * a.scale[2] + a.base[2 * HC + i];
+    for (int i = 0; i < HC * HC; ++i) c[i] = m[HC + i] * a.scale[2] + base[HC + i];
     sinkhorn(c, a.sinkhorn_iters, a.hc_eps);
     float* mix = a.mix + size_t(row) * MIX;
 #pragma unroll
-    for (int i = 0; i < HC; ++i) mix[i] = 2.f * sigmoid(post[i]);
+    for (int i = 0; i < HC; ++i) mix[i] = 2.f * sigmoid(m[i] * a.scale[1] + base[i]);
 #pragma unroll
     for (int i = 0; i < HC * HC; ++i) mix[HC + i] = c[i];
 }

@@ -8,15 +8,19 @@ constexpr int Q8_PIECE = 1088; // bytes of a tile of 16 x 64
 // Warps that share the inputs of a product: every product of one K is summed alike, whichever kernel makes it.
 template <int K> constexpr int ALONG_K = K <= 1024 ? 4 : 16;
 
-// Eight values as f16 hi and lo. Not through the first-level cache: what it holds may be older.
-DEVICE void split8(const float* from, uint4& hi, uint4& lo) {
-    const float4 v[2] = {__ldcg(reinterpret_cast<const float4*>(from)), __ldcg(reinterpret_cast<const float4*>(from) + 1)};
-    const float f[8] = {v[0].x, v[0].y, v[0].z, v[0].w, v[1].x, v[1].y, v[1].z, v[1].w};
+// Eight values as f16 hi and lo.
+DEVICE void split8_of(const float (&f)[8], uint4& hi, uint4& lo) {
     uint16_t h[8], l[8];
 #pragma unroll
     for (int j = 0; j < 8; ++j) f16_split(f[j], h[j], l[j]);
     hi = {h[0] | uint32_t(h[1]) << 16, h[2] | uint32_t(h[3]) << 16, h[4] | uint32_t(h[5]) << 16, h[6] | uint32_t(h[7]) << 16};
     lo = {l[0] | uint32_t(l[1]) << 16, l[2] | uint32_t(l[3]) << 16, l[4] | uint32_t(l[5]) << 16, l[6] | uint32_t(l[7]) << 16};
+}
+// The same of memory; not through the first-level cache: what it holds may be older.
+DEVICE void split8(const float* from, uint4& hi, uint4& lo) {
+    const float4 v[2] = {__ldcg(reinterpret_cast<const float4*>(from)), __ldcg(reinterpret_cast<const float4*>(from) + 1)};
+    const float f[8] = {v[0].x, v[0].y, v[0].z, v[0].w, v[1].x, v[1].y, v[1].z, v[1].w};
+    split8_of(f, hi, lo);
 }
 
 // Weights of one tile's or half tile's 32-group as a fragment, and its rows' scales.

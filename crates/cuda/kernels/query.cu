@@ -2,6 +2,5 @@
 #include "query.cuh"
 
 extern "C" __global__ void __launch_bounds__(128) query_finish(const QueryArgs a) {
-    pdl_enter();
     finish_head(a, blockIdx.x, blockIdx.y * 4 + threadIdx.x / 32);
 }

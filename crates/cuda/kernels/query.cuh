@@ -13,10 +13,13 @@ struct QueryArgs {
 };
 static_assert(sizeof(QueryArgs) == 40, "mirrored in query.rs");
 
+// Waits for the products itself.
 DEVICE void finish_head(const QueryArgs& a, uint32_t row, uint32_t head) {
     const uint32_t lane = lane_id(), pos = a.step[row].pos;
     if (head < N_HEAD) {
         float* q = a.heads + (size_t(row) * N_HEAD + head) * HEAD;
+        const Rotation rotation = rotation4(384 + 4 * lane, HEAD, a.frequencies, pos);
+        pdl_enter();
         float v[4][4], sum = 0;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -28,17 +31,19 @@ DEVICE void finish_head(const QueryArgs& a, uint32_t row, uint32_t head) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             for (int j = 0; j < 4; ++j) v[i][j] *= scale;
-            if (i == 3) rotate4(v[i], 384 + 4 * lane, HEAD, a.frequencies, pos);
+            if (i == 3) rotate4(v[i], rotation);
             *reinterpret_cast<float4*>(q + 128 * i + 4 * lane) = float4{v[i][0], v[i][1], v[i][2], v[i][3]};
         }
         return;
     }
+    const Rotation rotation = rotation4(4 * lane, INDEX, a.frequencies, pos);
+    pdl_enter();
     head -= N_HEAD;
     if (a.index == nullptr || head >= N_INDEX_HEAD) return;
     float* q = a.index + (size_t(row) * N_INDEX_HEAD + head) * INDEX + 4 * lane;
     const float4 x = *reinterpret_cast<const float4*>(q);
     float v[4] = {x.x, x.y, x.z, x.w};
-    rotate4(v, 4 * lane, INDEX, a.frequencies, pos);
+    rotate4(v, rotation);
     hadamard4(v);
     round_e2m1(v);
     *reinterpret_cast<float4*>(q) = float4{v[0], v[1], v[2], v[3]};

@@ -1,8 +1,7 @@
 // route: what follows the products of the feed-forward input: scores, the chosen experts and their weights, and the shared
 // expert's gated middle. score = sqrt(softplus(logit)); the bias decides which experts win, never how much they weigh.
-//   grid: (rows, 1 + gating CTAs, and one for the mixing weights if they are given), 256 threads; y = 0 routes, the next
-//   ceil(FF / 1024) gate, unless the experts' kernel makes the middle
-#include "hc.cuh"
+//   grid: (rows, 1 + ceil(FF / 1024)), 256 threads; y = 0 routes, the others gate
+#include "common.cuh"
 
 struct RouteArgs {
     const StepRow* step;
@@ -17,9 +16,8 @@ struct RouteArgs {
     uint32_t splits, stride; // of the logits, floats between splits
     uint32_t halves, half_stride; // of gate and up
     float clamp, scale;
-    MixArgs mix;
 };
-static_assert(sizeof(RouteArgs) == 136, "mirrored in route.rs");
+static_assert(sizeof(RouteArgs) == 96, "mirrored in route.rs");
 
 constexpr float MIN_TOTAL = 1.f / 16384.f;
 constexpr int EACH = (N_EXPERT + 31) / 32;
@@ -62,12 +60,18 @@ DEVICE float4 summed(const RouteArgs& a, const float* sums, uint32_t row, uint32
 extern "C" __global__ void __launch_bounds__(256) route_finish(const __grid_constant__ RouteArgs a) {
     __shared__ float scores[32 * EACH];
     __shared__ uint32_t ids[N_USED];
-    pdl_enter();
     const uint32_t row = blockIdx.x;
-    if (a.mix.m != nullptr && blockIdx.y + 1 == gridDim.y) {
-        if (threadIdx.x == 0) write_mix(a.mix, row);
-        return;
+    float bias[EACH]; // of the first warp
+    uint32_t hashed = 0;
+    if (threadIdx.x < 32) {
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            const uint32_t e = 32 * i + lane_id();
+            bias[i] = a.bias != nullptr && e < N_EXPERT ? a.bias[e] : 0.f;
+        }
+        if (a.bias == nullptr && lane_id() < N_USED) hashed = uint32_t(a.hash[size_t(a.step[row].token) * N_USED + lane_id()]);
     }
+    pdl_enter();
     if (blockIdx.y > 0) {
         const uint32_t d = (blockIdx.y - 1) * 1024 + 4 * threadIdx.x;
         if (d >= FF) return;
@@ -84,13 +88,13 @@ extern "C" __global__ void __launch_bounds__(256) route_finish(const __grid_cons
     __syncthreads();
     if (threadIdx.x >= 32) return;
     if (a.bias == nullptr) {
-        if (lane_id() < N_USED) ids[lane_id()] = uint32_t(a.hash[size_t(a.step[row].token) * N_USED + lane_id()]);
+        if (lane_id() < N_USED) ids[lane_id()] = hashed;
         __syncwarp();
     } else {
         float sums[EACH];
         for (int i = 0; i < EACH; ++i) {
             const uint32_t e = 32 * i + lane_id();
-            sums[i] = e < N_EXPERT ? scores[e] + a.bias[e] : -__int_as_float(0x7f800000);
+            sums[i] = e < N_EXPERT ? scores[e] + bias[i] : -__int_as_float(0x7f800000);
         }
         choose(sums, ids);
     }

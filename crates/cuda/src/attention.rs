@@ -5,6 +5,7 @@ use ds4_model::{LayerKv, Queries, Result, Shape, Step};
 
 use crate::backend::{Cuda, SMALL, small};
 use crate::device::Buffer;
+use crate::hc::MixArgs;
 use crate::launch::{Grid, Rows};
 use crate::weight::Weight;
 
@@ -39,8 +40,9 @@ struct AttendArgs {
     part_stride: u32,
     chunks_per_part: u32,
     pad: u32,
+    mix: MixArgs,
 }
-const _: () = assert!(size_of::<AttendArgs>() == 120);
+const _: () = assert!(size_of::<AttendArgs>() == 160);
 
 /// Parts of all queries that a step of few rows can have.
 pub(crate) fn most_parts(s: &Shape) -> usize {
@@ -103,7 +105,10 @@ fn attend_parts(cuda: &mut Cuda, context: u32, first: usize, n: usize, args: Att
         ..args
     };
     let n_head = s.n_head as u32;
-    let split = Grid { blocks: (parts as u32, head_blocks as u32, n as u32), ..Grid::new(1, 1, 256) };
+    let mix = cuda.mix.take();
+    let args = AttendArgs { mix: mix.unwrap_or(MixArgs::zeroed()), ..args };
+    let groups = head_blocks as u32 + u32::from(mix.is_some());
+    let split = Grid { blocks: (parts as u32, groups, n as u32), ..Grid::new(1, 1, 256) };
     cuda.launch("attend_split", split.shared(SPLIT_SHARED), &args)?;
     cuda.launch("attend_combine", Grid::new(2 * n_head, n as u32, 256), &args)
 }

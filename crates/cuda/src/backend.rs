@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ds4_gguf::Tensor;
 use ds4_gguf::tables::IQ2_XXS_GRID;
-use ds4_gguf::{DType, Tensor};
 use ds4_model::{
     AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
     HeadWeights, HyperConnection, LayerKv, Limits, LowRank, ProjectWeights, Queries, QueryWeights, Result, RopeTables,
@@ -13,7 +13,6 @@ use ds4_model::{
 };
 
 use crate::device::{Buffer, Device, Pinned};
-use crate::experts::Guest;
 use crate::graph::{self, Graph};
 use crate::hc::MixArgs;
 use crate::program::Program;
@@ -61,14 +60,10 @@ pub struct Cuda {
     pub(crate) iq2_grid: Buffer,
     /// The step is recorded: nobody looks at what lies between its stages, and kernels of neighbouring ones may be one.
     pub(crate) recording: bool,
-    /// Mixing weights that the next kernel to finish products makes.
+    /// Mixing weights that a later kernel of the sublayer makes.
     pub(crate) mix: Option<MixArgs>,
     /// Heads that the kernel of the next stage finishes, and their number.
     pub(crate) query: Option<(QueryArgs, u32)>,
-    /// The first half of the shared expert, for the kernel of the routed ones.
-    pub(crate) guest: Option<Guest>,
-    /// Whether shared experts are stored in the one format in which they can be guests there.
-    pub(crate) hosts: bool,
     rope: [Buffer; 2],
     graphs: HashMap<GraphKey, Graph>,
     landing: Pinned,
@@ -110,8 +105,6 @@ impl Cuda {
             recording: false,
             mix: None,
             query: None,
-            guest: None,
-            hosts: true,
             rope: [table(&tables.plain)?, table(&tables.compressed)?],
             graphs: HashMap::new(),
             landing: Pinned::new(&device, LANDING)?,
@@ -161,7 +154,6 @@ impl Backend for Cuda {
     }
 
     fn upload(&mut self, tensor: &Tensor, class: Class) -> Result<Weight> {
-        self.hosts &= class != Class::Shared || tensor.dtype == DType::Q8_0;
         self.upload_tensor(tensor, class)
     }
 
@@ -196,7 +188,7 @@ impl Backend for Cuda {
         self.recording = true;
         let recorded = record(self);
         self.recording = false;
-        let left = self.mix.take().is_some() | self.query.take().is_some() | self.guest.take().is_some();
+        let left = self.mix.take().is_some() | self.query.take().is_some();
         debug_assert!(!left || recorded.is_err(), "a stage left work that no kernel took over");
         // The recording must end, whatever became of it.
         let graph = graph::end(&self.device);

@@ -112,13 +112,15 @@ struct DenseArgs {
     n_segments: u32,
     n: u32,
     units: u32,
-    cost: u32,
+    share: u32,
+    rest: u32,
+    pad: u32,
     first_unit: [u32; MAX_SEGMENTS],
     mix: u64,
     streams: u64,
     segments: [Segment; MAX_SEGMENTS],
 }
-const _: () = assert!(size_of::<DenseArgs>() == 96 + 64 * MAX_SEGMENTS);
+const _: () = assert!(size_of::<DenseArgs>() == 104 + 64 * MAX_SEGMENTS);
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -155,7 +157,11 @@ impl Plan {
         let lanes = if variant == 1 { 8 } else { 32 };
         let along_k = if k <= 1024 { 4 } else { 16 };
         let block = block_of(k);
-        let slots = if variant == 1 { 7 } else { 4 };
+        let slots = match variant {
+            1 if along_k < WARPS => 2 * WARPS / along_k,
+            1 => 7,
+            _ => 4,
+        };
         let (groups, sums) = match variant {
             1 => (WARPS * (k / 64).div_ceil(along_k) * 2, KEPT * 16 * WARPS * 4),
             2..=4 => (k / 32, 4 * (16 * WARPS + 8) * 4),
@@ -164,7 +170,7 @@ impl Plan {
         Plan {
             rows_side_by_side: WARPS / along_k,
             blocks: k / block,
-            shared: slots * SLOT + groups * lanes * 16 + sums + 128,
+            shared: slots * SLOT + groups * lanes * 16 + sums + 8 * (2 * slots + 1),
         }
     }
 }
@@ -294,8 +300,9 @@ impl Cuda {
             args.streams = post.streams + (4 * first * ds4_model::HC * self.shape.n_embd) as u64;
         }
         (args.n_segments, args.n, args.units) = (products.len() as u32, n as u32, units as u32);
-        args.cost = cost as u32;
-        let grid = Grid::new(self.device.sms.min(units as u32), 1, THREADS).shared(plan.shared);
+        let blocks = self.device.sms.min(units as u32);
+        (args.share, args.rest) = (cost as u32 / blocks, cost as u32 % blocks);
+        let grid = Grid::new(blocks, 1, THREADS).shared(plan.shared);
         self.launch(&format!("{}_{variant}", family.name()), grid, &args)
     }
 }

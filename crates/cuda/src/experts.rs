@@ -5,8 +5,9 @@ use ds4_gguf::DType;
 use ds4_model::{ExpertWeights, Result, Routing, Shape, Step};
 
 use crate::backend::{Cuda, SMALL, small};
-use crate::dense::{Family, Inputs, Product};
+use crate::dense::{Family, Inputs, Product, tiles};
 use crate::device::Buffer;
+use crate::hc::MixArgs;
 use crate::launch::Grid;
 use crate::weight::{Layout, Weight, tile};
 
@@ -34,19 +35,17 @@ struct ExpertsArgs {
     n: u32,
     clamp: f32,
     guest: Guest,
+    mix: MixArgs,
 }
-const _: () = assert!(size_of::<ExpertsArgs>() == 104);
+const _: () = assert!(size_of::<ExpertsArgs>() == 136);
 
-/// A half of the shared expert that the routed ones' kernel makes beside its own work; zeros where another kernel does.
+/// The shared expert's second half, made beside the routed ones'; zeros where another kernel makes it.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Guest {
-    /// Tiles of gate, or of down.
-    pub(crate) first: u64,
-    /// Tiles of up.
-    pub(crate) second: u64,
-    pub(crate) x: u64,
-    pub(crate) out: u64,
+struct Guest {
+    w: u64,
+    x: u64,
+    out: u64,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -154,13 +153,14 @@ pub(crate) fn experts(
 ) -> Result<()> {
     let (n, ff, n_embd) = (step.n, cuda.shape.ff_dim, cuda.shape.n_embd);
     let shared = cuda.scratch.y.ptr();
-    let guest = cuda.guest.take();
-    if guest.is_none() {
+    let hosted = cuda.recording && n == 1 && tiles(&w.shared_down).0 == DType::Q8_0;
+    let guest = Guest { w: w.shared_down.ptr(), x: routing.shared.ptr(), out: shared };
+    if !hosted {
         let inputs = Inputs { x: routing.shared.ptr(), width: ff };
         cuda.dense(Family::Ff, inputs, &[Product::new(&w.shared_down, shared)], n, small(n))?;
     }
     if small(n) {
-        few(cuda, n, w, x, routing, guest)?;
+        few(cuda, n, w, x, routing, if hosted { guest } else { Guest::zeroed() })?;
     } else {
         many(cuda, n, w, x, routing)?;
     }
@@ -168,14 +168,14 @@ pub(crate) fn experts(
     cuda.launch("experts_sum", Grid::new((n_embd / 256) as u32, n as u32, 64), &args)
 }
 
-/// Every expert's tokens in groups of up to four; weights are multiplied as integers. With a guest the shared expert, too.
+/// Every expert's tokens in groups of up to four; weights are multiplied as integers. With a guest the shared expert's, too.
 fn few(
     cuda: &mut Cuda,
     n: usize,
     w: &ExpertWeights<Weight>,
     x: &Buffer,
     routing: &Routing<Buffer>,
-    guest: Option<Guest>,
+    guest: Guest,
 ) -> Result<()> {
     let scratch = &cuda.scratch;
     let (groups, mid, down) = (scratch.groups.ptr(), scratch.mid.ptr(), scratch.down.ptr());
@@ -183,6 +183,7 @@ fn few(
         let args = GroupArgs { ids: routing.ids.ptr(), groups, n: n as u32, pad: 0 };
         cuda.launch("experts_group", Grid::new(1, 1, cuda.shape.n_expert.next_multiple_of(32) as u32), &args)?;
     }
+    let mix = cuda.mix.take();
     let args = ExpertsArgs {
         x: x.ptr(),
         first: w.gate.ptr(),
@@ -194,16 +195,15 @@ fn few(
         out: mid,
         n: n as u32,
         clamp: w.clamp,
-        guest: guest.unwrap_or(Guest::zeroed()),
+        guest: Guest::zeroed(),
+        mix: mix.unwrap_or(MixArgs::zeroed()),
     };
     let sms = cuda.device.sms;
     let (gate_up, second) = (format(&w.gate), format(&w.down));
     let blocks = if gate_up == DType::Iq2Xxs { 3 * sms } else { 2 * sms };
     cuda.launch(&format!("experts_gate_up_{}", suffix(gate_up)), Grid::new(blocks, 1, 256), &args)?;
     let blocks = if matches!(second, DType::Iq2Xxs | DType::Q2K) { 3 * sms } else { 2 * sms };
-    let shared = Guest { first: w.shared_down.ptr(), second: 0, x: routing.shared.ptr(), out: cuda.scratch.y.ptr() };
-    let guest = guest.map_or(Guest::zeroed(), |_| shared);
-    let args = ExpertsArgs { x: mid, first: w.down.ptr(), second: 0, out: down, guest, ..args };
+    let args = ExpertsArgs { x: mid, first: w.down.ptr(), second: 0, out: down, guest, mix: MixArgs::zeroed(), ..args };
     cuda.launch(&format!("experts_down_{}", suffix(second)), Grid::new(blocks, 1, 256), &args)
 }
 

@@ -55,10 +55,10 @@ macro_rules! source {
 
 /// The products of one K.
 macro_rules! dense {
-    ($name:literal, $k:literal) => {
+    ($name:literal, $k:literal $(, $define:literal)?) => {
         source!(
             "dense.cu",
-            [concat!("-DDENSE_NAME=", $name), concat!("-DDENSE_K=", $k)],
+            [concat!("-DDENSE_NAME=", $name), concat!("-DDENSE_K=", $k) $(, concat!("-D", $define))?],
             [
                 concat!($name, "_1"),
                 concat!($name, "_4"),
@@ -114,7 +114,7 @@ const SOURCES: &[Source] = &[
     dense!("dense_embd", "N_EMBD"),
     dense!("dense_lora", "Q_LORA"),
     dense!("dense_group", "(N_HEAD*HEAD/N_GROUP)"),
-    dense!("dense_low", "(N_GROUP*O_LORA)"),
+    dense!("dense_low", "(N_GROUP*O_LORA)", "DENSE_POST"),
     dense!("dense_ff", "FF"),
     source!("embed.cu", ["embed"]),
     source!("hold.cu", ["hold"]),

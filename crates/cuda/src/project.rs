@@ -7,7 +7,6 @@ use ds4_model::{LowRank, ProjectWeights, Result, Step};
 use crate::backend::{Cuda, small};
 use crate::dense::{Family, Inputs, Product, splits, tiles};
 use crate::device::Buffer;
-use crate::hc::MixArgs;
 use crate::launch::{Grid, Rows};
 use crate::weight::Weight;
 
@@ -43,9 +42,8 @@ struct ProjectArgs {
     window: Rows,
     ratio: u32,
     rms_eps: f32,
-    mix: MixArgs,
 }
-const _: () = assert!(size_of::<ProjectArgs>() == 256);
+const _: () = assert!(size_of::<ProjectArgs>() == 216);
 
 /// Products of one launch and where their sums stand in scratch memory.
 struct Sums<'a> {
@@ -102,10 +100,6 @@ pub(crate) fn project(
         (args.index_value, args.index_gate) = (sums.add(&index.pooled.kv), sums.add(&index.pooled.gate));
         args.index_ape = index.pooled.ape.ptr();
         roles = 4;
-    }
-    if let Some(mix) = cuda.mix.take() {
-        args.mix = mix;
-        roles += 1;
     }
     let inputs = Inputs { x: x.ptr(), width: cuda.shape.n_embd };
     cuda.dense(Family::Embd, inputs, &sums.products, step.n, small(step.n))?;

@@ -6,8 +6,6 @@ use ds4_model::{Result, RouteChoice, RouteWeights, Routing, Step};
 use crate::backend::{Cuda, small};
 use crate::dense::{Family, Inputs, Product, splits};
 use crate::device::Buffer;
-use crate::experts::Guest;
-use crate::hc::MixArgs;
 use crate::launch::Grid;
 use crate::weight::{Layout, TILE_ROWS, Weight};
 
@@ -29,9 +27,8 @@ struct RouteArgs {
     half_stride: u32,
     clamp: f32,
     scale: f32,
-    mix: MixArgs,
 }
-const _: () = assert!(size_of::<RouteArgs>() == 136);
+const _: () = assert!(size_of::<RouteArgs>() == 96);
 
 pub(crate) fn route(
     cuda: &mut Cuda,
@@ -48,15 +45,11 @@ pub(crate) fn route(
     let gate = logits + (4 * sums * n * n_expert).next_multiple_of(16) as u64;
     let up = gate + (4 * halves * n * ff) as u64;
     let product = |w, out, splits, stride| Product { splits, split_stride: stride, ..Product::new(w, out) };
-    let mut products = vec![product(&w.gate, logits, router_splits, n * n_expert)];
-    // One recorded row: the kernels of the routed experts make the shared one, too.
-    if cuda.recording && cuda.hosts && n == 1 {
-        let (first, second) = (w.shared_gate.ptr(), w.shared_up.ptr());
-        cuda.guest = Some(Guest { first, second, x: x.ptr(), out: routing.shared.ptr() });
-    } else {
-        products.push(product(&w.shared_gate, gate, halves, n * ff));
-        products.push(product(&w.shared_up, up, halves, n * ff));
-    }
+    let mut products = vec![
+        product(&w.gate, logits, router_splits, n * n_expert),
+        product(&w.shared_gate, gate, halves, n * ff),
+        product(&w.shared_up, up, halves, n * ff),
+    ];
     if twin {
         // What float16 leaves of the router's weights: more sums of the same logits.
         let low = Product { rows: (n_expert.div_ceil(TILE_ROWS), n_expert), ..products[0] };
@@ -67,9 +60,6 @@ pub(crate) fn route(
         RouteChoice::Biased(bias) => (bias.ptr(), 0),
         RouteChoice::Hashed(table) => (0, table.ptr()),
     };
-    let mut roles = 1 + if cuda.guest.is_none() { ff.div_ceil(1024) as u32 } else { 0 };
-    let mix = cuda.mix.take();
-    roles += u32::from(mix.is_some());
     let args = RouteArgs {
         step: step.rows.ptr(),
         logits,
@@ -86,7 +76,6 @@ pub(crate) fn route(
         half_stride: (n * ff) as u32,
         clamp: w.clamp,
         scale: cuda.shape.expert_scale,
-        mix: mix.unwrap_or(MixArgs::zeroed()),
     };
-    cuda.launch("route_finish", Grid::new(n as u32, roles, 256), &args)
+    cuda.launch("route_finish", Grid::new(n as u32, 1 + ff.div_ceil(1024) as u32, 256), &args)
 }
