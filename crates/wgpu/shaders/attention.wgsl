@@ -77,6 +77,14 @@ fn load(row: u32, s: StepRow, j: u32, lane: u32) -> mat4x4<f32> {
     return load_row((s.slot * args.rows_per_slot + c) * ROW_WORDS, lane);
 }
 
+fn mixed(sum: vec4<f32>, p: vec4<f32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> vec4<f32> {
+    return fma(d, vec4<f32>(p.w), fma(c, vec4<f32>(p.z), fma(b, vec4<f32>(p.y), fma(a, vec4<f32>(p.x), sum))));
+}
+
+fn store4(at: u32, v: vec4<f32>) {
+    parts[at] = v.x; parts[at + 1u] = v.y; parts[at + 2u] = v.z; parts[at + 3u] = v.w;
+}
+
 @compute @workgroup_size(256)
 fn attend(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let row = args.first_row + wg.z;
@@ -106,15 +114,15 @@ fn attend(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
         let p = exp(scores - highest);
         weight = fma(weight, shrink, p.x + p.y + p.z + p.w);
         top = highest;
-        for (var c = 0u; c < 4u; c += 1u) {
-            sum[c] = fma(v3[c], vec4<f32>(p.w), fma(v2[c], vec4<f32>(p.z), fma(v1[c], vec4<f32>(p.y), fma(v0[c], vec4<f32>(p.x), sum[c] * shrink))));
-        }
+        sum = mat4x4<f32>(mixed(sum[0] * shrink, p, v0[0], v1[0], v2[0], v3[0]), mixed(sum[1] * shrink, p, v0[1], v1[1], v2[1], v3[1]),
+            mixed(sum[2] * shrink, p, v0[2], v1[2], v2[2], v3[2]), mixed(sum[3] * shrink, p, v0[3], v1[3], v2[3], v3[3]));
     }
     if (head >= N_HEAD) { return; }
     let to = ((wg.z * args.parts + wg.x) * N_HEAD + head) * PART_FLOATS;
-    for (var c = 0u; c < 4u; c += 1u) {
-        for (var i = 0u; i < 4u; i += 1u) { parts[to + 16u * lane + 4u * c + i] = sum[c][i]; }
-    }
+    store4(to + 16u * lane, sum[0]);
+    store4(to + 16u * lane + 4u, sum[1]);
+    store4(to + 16u * lane + 8u, sum[2]);
+    store4(to + 16u * lane + 12u, sum[3]);
     if (lane == 0u) {
         parts[to + HEAD] = top;
         parts[to + HEAD + 1u] = weight;

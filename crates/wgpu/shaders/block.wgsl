@@ -2,7 +2,7 @@
 var<workgroup> group_sums: array<f32, THREADS / 32u>;
 
 fn block_sum(v: f32, tid: u32) -> f32 {
-    let sum = lane_sum(v, tid);
+    let sum = first_sum(v, tid);
     if ((tid & 31u) == 0u) { group_sums[tid / 32u] = sum; }
     workgroupBarrier();
     var total = 0.0;

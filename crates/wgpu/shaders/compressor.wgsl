@@ -86,8 +86,10 @@ fn compress_append(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocati
         workgroupBarrier();
         encode_index_row(hadamard(v, tid), to * INDEX_WORDS, tid);
 //else
-        var v: vec4<f32>;
-        for (var c = 0u; c < 4u; c += 1u) { v[c] = pool(i, s, 4u * tid + c, width); }
+        for (var c = tid; c < HEAD; c += 128u) { row_values[c] = pool(i, s, c, width); }
+        workgroupBarrier();
+        let c = 4u * tid;
+        var v = vec4<f32>(row_values[c], row_values[c + 1u], row_values[c + 2u], row_values[c + 3u]);
         let scale = inverseSqrt(block_sum(dot(v, v), tid) / f32(HEAD) + RMS_EPS);
         let w = args.norm + 4u * tid;
         v = v * scale * vec4<f32>(values[w], values[w + 1u], values[w + 2u], values[w + 3u]);

@@ -1,7 +1,7 @@
-// Products of few rows: out[row][m] = sum_k w[m][k] x[row][k]. Bound by the bytes of weights: a group of 32 lanes reads WIDE
+// Products of few rows: out[row][m] = sum_k w[m][k] x[row][k]. Bound by the bytes of weights: a group of 32 lanes reads two
 // weight rows side by side, sixteen bytes a lane, and multiplies them with BATCH rows of x. A row's sum is made the same way
 // whatever the number of rows.
-//   grid: (blocks of 8 * WIDE weight rows of all segments, ceil(n / BATCH), 1), 256 invocations
+//   grid: (blocks of 16 weight rows of all segments, ceil(n / BATCH), 1), 256 invocations
 // `dense_post` ends a sublayer: its one segment's outputs go into the streams, X'[b] = post_b y + sum_a C[a][b] X[a].
 
 struct Segment {
@@ -42,65 +42,95 @@ fn store(row: u32, m: u32, y: f32) {
 //end
 }
 
+fn store_pair(segment: Segment, m: u32, row: u32, y: vec2<f32>) {
+    if (row >= args.n) { return; }
+    if (m < segment.rows) { store(row, segment.to + m, y.x); }
+    if (m + 1u < segment.rows) { store(row, segment.to + m + 1u, y.y); }
+}
+
+fn q8_step(s: vec2<f32>, a: vec4<u32>, b: vec4<u32>, d: vec2<f32>, i: u32) -> vec2<f32> {
+    let v0 = x[i]; let v1 = x[i + 1u]; let v2 = x[i + 2u]; let v3 = x[i + 3u];
+    return fma(d, vec2<f32>(q8_dot(a, v0, v1, v2, v3), q8_dot(b, v0, v1, v2, v3)), s);
+}
+
+fn f16_step(s: vec2<f32>, a: vec4<u32>, b: vec4<u32>, i: u32) -> vec2<f32> {
+    let v0 = x[i]; let v1 = x[i + 1u];
+    return s + vec2<f32>(f16_dot(a, v0, v1), f16_dot(b, v0, v1));
+}
+
 @compute @workgroup_size(256)
 fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     var s = 0u;
     while (s + 1u < args.segments && wg.x >= segments[s + 1u].first) { s += 1u; }
     let segment = segments[s];
     let lane = tid & 31u;
-    let m0 = ((wg.x - segment.first) * 8u + tid / 32u) * WIDE;
+    let m0 = ((wg.x - segment.first) * 8u + tid / 32u) * 2u;
     let pieces = select(select(args.k / 4u, args.k / 8u, segment.format == FORMAT_F16), args.k / 16u, segment.format == FORMAT_Q8);
-    let group = min(m0 + segment.group_first, segment.group_first + segment.rows - 1u) / segment.group_rows;
-    var src: array<u32, WIDE>;  // codes of the lane's weight rows
-    var scale: array<u32, WIDE>; // and their scales
-    for (var r = 0u; r < WIDE; r += 1u) {
-        let m = min(m0 + r, segment.rows - 1u);
-        src[r] = segment.codes + m * pieces;
-        scale[r] = segment.scales + m * (args.k / 64u);
-    }
-    var at: array<u32, BATCH>;   // rows of x
-    for (var b = 0u; b < BATCH; b += 1u) {
-        at[b] = (args.x_first + min(wg.y * BATCH + b, args.n - 1u)) * args.x_stride + group * (args.k / 4u);
-    }
-    var sum: array<array<f32, BATCH>, WIDE>;
-    for (var r = 0u; r < WIDE; r += 1u) { for (var b = 0u; b < BATCH; b += 1u) { sum[r][b] = 0.0; } }
+    let ma = min(m0, segment.rows - 1u);
+    let mb = min(m0 + 1u, segment.rows - 1u);
+    let ca = segment.codes + ma * pieces;
+    let cb = segment.codes + mb * pieces;
+    // A group of weight rows shares its part of x; the two rows of a lane are of one group.
+    let part = (ma + segment.group_first) / segment.group_rows * (args.k / 4u);
+    let row = wg.y * BATCH;
+    let x0 = min(row, args.n - 1u) * args.x_stride + part;
+    var s0 = vec2<f32>();
+//if MANY
+    let x1 = min(row + 1u, args.n - 1u) * args.x_stride + part;
+    let x2 = min(row + 2u, args.n - 1u) * args.x_stride + part;
+    let x3 = min(row + 3u, args.n - 1u) * args.x_stride + part;
+    var s1 = vec2<f32>();
+    var s2 = vec2<f32>();
+    var s3 = vec2<f32>();
+//end
     if (segment.format == FORMAT_Q8) {
+        let da = segment.scales + ma * (args.k / 64u);
+        let db = segment.scales + mb * (args.k / 64u);
         for (var p = lane; p < pieces; p += 32u) {
-            var w: array<vec4<u32>, WIDE>;
-            var d: array<f32, WIDE>;
-            for (var r = 0u; r < WIDE; r += 1u) {
-                w[r] = codes[src[r] + p];
-                d[r] = half_of(words[scale[r] + p / 4u], p & 2u);
-            }
-            for (var b = 0u; b < BATCH; b += 1u) {
-                let i = at[b] + 4u * p;
-                let v0 = x[i]; let v1 = x[i + 1u]; let v2 = x[i + 2u]; let v3 = x[i + 3u];
-                for (var r = 0u; r < WIDE; r += 1u) { sum[r][b] = fma(d[r], q8_dot(w[r], v0, v1, v2, v3), sum[r][b]); }
-            }
+            let wa = codes[ca + p];
+            let wb = codes[cb + p];
+            let d = vec2<f32>(half_of(words[da + p / 4u], p & 2u), half_of(words[db + p / 4u], p & 2u));
+            s0 = q8_step(s0, wa, wb, d, x0 + 4u * p);
+//if MANY
+            s1 = q8_step(s1, wa, wb, d, x1 + 4u * p);
+            s2 = q8_step(s2, wa, wb, d, x2 + 4u * p);
+            s3 = q8_step(s3, wa, wb, d, x3 + 4u * p);
+//end
         }
     } else if (segment.format == FORMAT_F16) {
         for (var p = lane; p < pieces; p += 32u) {
-            var w: array<vec4<u32>, WIDE>;
-            for (var r = 0u; r < WIDE; r += 1u) { w[r] = codes[src[r] + p]; }
-            for (var b = 0u; b < BATCH; b += 1u) {
-                let i = at[b] + 2u * p;
-                let v0 = x[i]; let v1 = x[i + 1u];
-                for (var r = 0u; r < WIDE; r += 1u) { sum[r][b] += f16_dot(w[r], v0, v1); }
-            }
+            let wa = codes[ca + p];
+            let wb = codes[cb + p];
+            s0 = f16_step(s0, wa, wb, x0 + 2u * p);
+//if MANY
+            s1 = f16_step(s1, wa, wb, x1 + 2u * p);
+            s2 = f16_step(s2, wa, wb, x2 + 2u * p);
+            s3 = f16_step(s3, wa, wb, x3 + 2u * p);
+//end
         }
     } else {
         for (var p = lane; p < pieces; p += 32u) {
-            for (var b = 0u; b < BATCH; b += 1u) {
-                let v0 = x[at[b] + p];
-                for (var r = 0u; r < WIDE; r += 1u) { sum[r][b] = chain(bitcast<vec4<f32>>(codes[src[r] + p]), v0, sum[r][b]); }
-            }
+            let wa = bitcast<vec4<f32>>(codes[ca + p]);
+            let wb = bitcast<vec4<f32>>(codes[cb + p]);
+            s0 = vec2<f32>(chain(wa, x[x0 + p], s0.x), chain(wb, x[x0 + p], s0.y));
+//if MANY
+            s1 = vec2<f32>(chain(wa, x[x1 + p], s1.x), chain(wb, x[x1 + p], s1.y));
+            s2 = vec2<f32>(chain(wa, x[x2 + p], s2.x), chain(wb, x[x2 + p], s2.y));
+            s3 = vec2<f32>(chain(wa, x[x3 + p], s3.x), chain(wb, x[x3 + p], s3.y));
+//end
         }
     }
-    for (var b = 0u; b < BATCH; b += 1u) {
-        for (var r = 0u; r < WIDE; r += 1u) {
-            let total = lane_sum(sum[r][b], tid);
-            let row = wg.y * BATCH + b;
-            if (lane == 0u && m0 + r < segment.rows && row < args.n) { store(row, segment.to + m0 + r, total); }
-        }
+//if MANY
+    let first = first_sum4(vec4<f32>(s0, s1), tid);
+    let second = first_sum4(vec4<f32>(s2, s3), tid);
+    if (lane == 0u) {
+        store_pair(segment, m0, row, first.xy);
+        store_pair(segment, m0, row + 1u, first.zw);
+        store_pair(segment, m0, row + 2u, second.xy);
+        store_pair(segment, m0, row + 3u, second.zw);
     }
+//else
+    let first = first_sum4(vec4<f32>(s0, 0.0, 0.0), tid);
+    if (lane == 0u) { store_pair(segment, m0, row, first.xy); }
+//end
 }

@@ -38,12 +38,16 @@ fn experts_sum(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> words: array<u32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+//if GATED
+@group(0) @binding(4) var<storage, read> other_words: array<u32>;
+@group(0) @binding(5) var<storage, read> weights: array<f32>;
+//if IQ2
+@group(0) @binding(6) var<storage, read> iq2_grid: array<vec2<u32>>;
+//end
+//else
 //if IQ2
 @group(0) @binding(4) var<storage, read> iq2_grid: array<vec2<u32>>;
 //end
-//if GATED
-@group(0) @binding(5) var<storage, read> other_words: array<u32>;
-@group(0) @binding(6) var<storage, read> weights: array<f32>;
 //end
 
 //if GATED
@@ -79,7 +83,7 @@ fn experts(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index
     for (var p = lane; p < PIECES; p += 32u) {
         sum += vec2<f32>(dot_words(args.codes, args.scales, m, p, at), dot_other(args.other_codes, args.other_scales, m, p, at));
     }
-    let total = lane_sum4(vec4<f32>(sum, 0.0, 0.0), tid);
+    let total = first_sum4(vec4<f32>(sum, 0.0, 0.0), tid);
     if (lane == 0u) { out[pair * M + group] = swiglu(total.x, total.y, args.clamp_at) * weights[pair]; }
 //else
     let at = pair * (K / 4u);
@@ -88,7 +92,7 @@ fn experts(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index
     for (var p = lane; p < PIECES; p += 32u) {
         sum += vec2<f32>(dot_words(args.codes, args.scales, m, p, at), dot_words(args.codes, args.scales, m + 1u, p, at));
     }
-    let total = lane_sum4(vec4<f32>(sum, 0.0, 0.0), tid);
+    let total = first_sum4(vec4<f32>(sum, 0.0, 0.0), tid);
     if (lane == 0u) {
         out[pair * M + 2u * group] = total.x;
         out[pair * M + 2u * group + 1u] = total.y;

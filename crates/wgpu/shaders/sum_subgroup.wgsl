@@ -9,7 +9,9 @@ fn lane_sum4(v: vec4<f32>, tid: u32) -> vec4<f32> {
     return sum;
 }
 
-fn lane_sum(v: f32, tid: u32) -> f32 {
+fn first_sum4(v: vec4<f32>, tid: u32) -> vec4<f32> { return lane_sum4(v, tid); }
+
+fn first_sum(v: f32, tid: u32) -> f32 {
     var sum = v;
     sum += subgroupShuffleXor(sum, 16u);
     sum += subgroupShuffleXor(sum, 8u);

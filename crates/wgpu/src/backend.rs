@@ -12,7 +12,7 @@ use ds4_model::{
 
 use crate::dense::Tables;
 use crate::device::{Api, Buffer, Device, Without};
-use crate::program::{BATCH, Kernel, Program};
+use crate::program::{Kernel, Program};
 use crate::record::Recorder;
 use crate::scratch::Scratch;
 use crate::upload::{Progress, Uploader, value_words};
@@ -38,7 +38,7 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Do without subgroups, even if the adapter has them: for tests of the other path.
     pub no_subgroups: bool,
-    /// Take no more than so many bytes into a binding: for tests of adapters that cannot.
+    /// Bind no more than so many bytes of weights at once: for tests of adapters that cannot.
     pub binding: Option<u64>,
 }
 
@@ -95,13 +95,14 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         attention::COMBINE,
         router::ROUTE,
         experts::SUM,
+        dense::DENSE,
+        dense::DENSE_MANY,
+        dense::DENSE_POST,
+        dense::DENSE_POST_MANY,
         draft::KEEP,
         draft::NORM,
         draft::ADD,
     ];
-    for batch in [1, BATCH] {
-        all.extend([dense::DENSE.variant(batch), dense::DENSE_POST.variant(batch)]);
-    }
     for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
         all.extend([experts::GATE_UP.format(format), experts::DOWN.format(format)]);
     }
@@ -114,7 +115,7 @@ impl Wgpu {
     /// # Errors
     /// No adapter, one without what the shaders need, a shape that they do not fit, or too little memory.
     pub fn new(shape: &Shape, limits: Limits, draft: bool, options: Options) -> Result<Wgpu> {
-        let without = Without { subgroups: options.no_subgroups, binding: options.binding };
+        let without = Without { subgroups: options.no_subgroups, weights: options.binding };
         let device = Device::open(options.api, options.device, without)?;
         check_shape(&device, shape, limits)?;
         let binding = device.abilities.binding;

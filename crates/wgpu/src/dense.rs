@@ -68,7 +68,9 @@ struct Args {
 }
 
 pub(crate) const DENSE: Kernel = Kernel::new("dense", &[]);
+pub(crate) const DENSE_MANY: Kernel = Kernel::new("dense", &["MANY"]).variant(BATCH);
 pub(crate) const DENSE_POST: Kernel = Kernel::new("dense", &["POST"]);
+pub(crate) const DENSE_POST_MANY: Kernel = Kernel::new("dense", &["POST", "MANY"]).variant(BATCH);
 
 /// Weight rows of a workgroup.
 const BLOCK: usize = 16;
@@ -98,9 +100,11 @@ impl Wgpu {
         }
         let tables = self.tables.made[&key].clone();
         let batch = if n == 1 { 1 } else { BATCH };
-        let (kernel, stride) = match out {
-            Out::Rows(rows) => (DENSE, rows.stride),
-            Out::Post { .. } => (DENSE_POST, 0),
+        let (kernel, stride) = match (out, n) {
+            (Out::Rows(rows), 1) => (DENSE, rows.stride),
+            (Out::Rows(rows), _) => (DENSE_MANY, rows.stride),
+            (Out::Post { .. }, 1) => (DENSE_POST, 0),
+            (Out::Post { .. }, _) => (DENSE_POST_MANY, 0),
         };
         for table in &tables {
             let args = Args {
@@ -118,7 +122,7 @@ impl Wgpu {
                 Out::Rows(rows) => buffers.push(rows.data),
                 Out::Post { streams, mix } => buffers.extend([streams, mix]),
             }
-            self.dispatch(kernel.variant(batch), grid, &args, &buffers)?;
+            self.dispatch(kernel, grid, &args, &buffers)?;
         }
         Ok(())
     }

@@ -132,6 +132,8 @@ pub(crate) struct Abilities {
     pub(crate) subgroups: bool,
     /// Most bytes of a storage binding, a multiple of 256.
     pub(crate) binding: u64,
+    /// Most bytes of weights in a binding.
+    pub(crate) weights: u64,
 }
 
 /// An open adapter.
@@ -156,7 +158,7 @@ pub struct Buffer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Without {
     pub(crate) subgroups: bool,
-    pub(crate) binding: Option<u64>,
+    pub(crate) weights: Option<u64>,
 }
 
 impl Device {
@@ -172,7 +174,8 @@ impl Device {
             && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
             && !without.subgroups;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let binding = without.binding.unwrap_or(most).min(most) & !255;
+        let binding = most & !255;
+        let weights = without.weights.unwrap_or(binding).min(binding) & !255;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: None,
             required_features: wanted,
@@ -191,7 +194,7 @@ impl Device {
                 keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
             }
         });
-        Ok(Device { name, device, queue, abilities: Abilities { subgroups, binding }, fault })
+        Ok(Device { name, device, queue, abilities: Abilities { subgroups, binding, weights }, fault })
     }
 
     /// An error of this device.

@@ -53,12 +53,11 @@ pub(crate) fn experts(
             pad: 0,
         };
         let grid = [ff.div_ceil(GATED_ROWS) as u32, pairs, 1];
-        let mut buffers = vec![&routing.ids, x, &gate.data, &mid];
+        let mut buffers = vec![&routing.ids, x, &gate.data, &mid, &up.data, &routing.weights];
         let table = gpu.iq2_grid.clone();
         if w.gate.format == Format::Iq2 {
             buffers.push(&table);
         }
-        buffers.extend([&up.data, &routing.weights]);
         gpu.dispatch(GATE_UP.format(w.gate.format), grid, &args, &buffers)?;
     }
     for part in &w.down.parts {

@@ -109,7 +109,6 @@ fn constants(s: &Shape, threads: u32, kernel: Kernel) -> String {
         ("N_USED", s.n_expert_used),
         ("FF", s.ff_dim),
         ("SINKHORN", s.sinkhorn_iters),
-        ("WIDE", 2),
         ("BATCH", kernel.variant.max(1) as usize),
         ("OUTPUTS", kernel.variant as usize),
         ("DIM", kernel.variant as usize),

@@ -42,7 +42,7 @@ impl Uploader {
             *used += words;
             return Ok((buffer.clone(), at));
         }
-        let size = self.next.clamp(FIRST_SHARED, SHARED).min(device.abilities.binding);
+        let size = self.next.clamp(FIRST_SHARED, SHARED).min(device.abilities.weights);
         if 2 * bytes > size {
             return Ok((device.alloc(bytes as usize)?, 0));
         }
@@ -96,9 +96,9 @@ impl Wgpu {
         let each = if experts { tensor.dims[1] as usize } else { m };
         let unit = if experts { each } else { 1 };
         let whole = is_vector(class) || class == Class::HcFn;
-        let per_part = rows_of_a_part(self.device.abilities.binding, format, k, unit);
+        let per_part = rows_of_a_part(self.device.abilities.weights, format, k, unit);
         if per_part == 0 || (whole && per_part < m) {
-            let most = self.device.abilities.binding;
+            let most = self.device.abilities.weights;
             return Err(self.device.error(format!("{}: the adapter binds at most {most} bytes", tensor.name)));
         }
         let mut parts = Vec::new();

@@ -29,6 +29,6 @@ fn whole_models_agree_with_the_cpu_and_with_themselves() {
 #[test]
 #[ignore = "needs a Vulkan or Metal adapter; .ci/run installs a software one"]
 fn the_poorest_adapter_will_do() {
-    let options = Options { no_subgroups: true, binding: Some(2 << 20), ..Options::new(API) };
-    passes(Scope { quick: true, ..Scope::default() }, &options);
+    let options = Options { no_subgroups: true, binding: Some(1 << 20), ..Options::new(API) };
+    passes(Scope { quick: true, part: Part::Stages, ..Scope::default() }, &options);
 }
