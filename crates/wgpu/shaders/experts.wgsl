@@ -8,7 +8,7 @@ struct Args {
     first: u32, count: u32,            // experts of the part
     codes: u32, scales: u32,           // first words of the planes of gate, or of down
     other_codes: u32, other_scales: u32, // of up
-    clamp_at: f32, first_pair: u32,
+    clamp_at: f32, pairs: u32,
 }
 var<immediate> args: Args;
 

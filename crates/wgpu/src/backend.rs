@@ -99,12 +99,16 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         dense::DENSE_MANY,
         dense::DENSE_POST,
         dense::DENSE_POST_MANY,
+        dense::ROWS,
+        dense::ROWS_POST,
+        experts::GROUP,
         draft::KEEP,
         draft::NORM,
         draft::ADD,
     ];
     for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
-        all.extend([experts::GATE_UP.format(format), experts::DOWN.format(format)]);
+        let kernels = [experts::GATE_UP, experts::DOWN, experts::GATE_UP_ROWS, experts::DOWN_ROWS];
+        all.extend(kernels.map(|kernel| kernel.format(format)));
     }
     all
 }

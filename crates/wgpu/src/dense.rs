@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytemuck::{Pod, Zeroable};
 use ds4_model::Result;
 
-use crate::backend::Wgpu;
+use crate::backend::{SMALL, Wgpu};
 use crate::device::Buffer;
 use crate::program::{BATCH, Kernel};
 use crate::weight::Weight;
@@ -72,8 +72,12 @@ pub(crate) const DENSE_MANY: Kernel = Kernel::new("dense", &["MANY"]).variant(BA
 pub(crate) const DENSE_POST: Kernel = Kernel::new("dense", &["POST"]);
 pub(crate) const DENSE_POST_MANY: Kernel = Kernel::new("dense", &["POST", "MANY"]).variant(BATCH);
 
-/// Weight rows of a workgroup.
+pub(crate) const ROWS: Kernel = Kernel::new("dense_rows", &[]);
+pub(crate) const ROWS_POST: Kernel = Kernel::new("dense_rows", &["POST"]);
+
+/// Weight rows of a workgroup, of few rows and of many.
 const BLOCK: usize = 16;
+const TILE: usize = 64;
 
 /// Segments of weights in one buffer, on the device.
 #[derive(Clone)]
@@ -87,20 +91,28 @@ struct Table {
 /// Tables by the products they are for.
 #[derive(Default)]
 pub(crate) struct Tables {
-    made: HashMap<Vec<(u64, usize)>, Vec<Table>>,
+    made: HashMap<(bool, Vec<(u64, usize)>), Vec<Table>>,
 }
 
 impl Wgpu {
     /// `out[row][to + m] = sum_k w[m][k] x[row][k]` for every product and `n` rows.
     pub(crate) fn products(&mut self, n: usize, products: &[Product<'_>], x: Matrix<'_>, out: Out<'_>) -> Result<()> {
-        let key: Vec<(u64, usize)> = products.iter().map(|p| (p.w.id, p.to)).collect();
+        // A tile serves one part of the input: of narrow groups the streaming kernels make long products too.
+        let tiled = n > SMALL && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(TILE));
+        let key = (tiled, products.iter().map(|p| (p.w.id, p.to)).collect::<Vec<_>>());
         if !self.tables.made.contains_key(&key) {
-            let made = self.tables_of(products)?;
+            let made = self.tables_of(products, if tiled { TILE } else { BLOCK })?;
             self.tables.made.insert(key.clone(), made);
         }
         let tables = self.tables.made[&key].clone();
-        let batch = if n == 1 { 1 } else { BATCH };
+        let batch = match n {
+            _ if tiled => TILE as u32,
+            1 => 1,
+            _ => BATCH,
+        };
         let (kernel, stride) = match (out, n) {
+            (Out::Rows(rows), _) if tiled => (ROWS, rows.stride),
+            (Out::Post { .. }, _) if tiled => (ROWS_POST, 0),
             (Out::Rows(rows), 1) => (DENSE, rows.stride),
             (Out::Rows(rows), _) => (DENSE_MANY, rows.stride),
             (Out::Post { .. }, 1) => (DENSE_POST, 0),
@@ -127,7 +139,7 @@ impl Wgpu {
         Ok(())
     }
 
-    fn tables_of(&mut self, products: &[Product<'_>]) -> Result<Vec<Table>> {
+    fn tables_of(&mut self, products: &[Product<'_>], block: usize) -> Result<Vec<Table>> {
         let mut by_buffer: Vec<(Buffer, Vec<Segment>, u32)> = Vec::new();
         for product in products {
             for part in &product.w.parts {
@@ -147,7 +159,7 @@ impl Wgpu {
                     group_rows: product.group as u32,
                     group_first: part.first as u32,
                 });
-                *blocks += part.rows.div_ceil(BLOCK) as u32;
+                *blocks += part.rows.div_ceil(block) as u32;
             }
         }
         let table = |(weights, segments, blocks): (Buffer, Vec<Segment>, u32)| {

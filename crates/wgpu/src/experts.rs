@@ -1,13 +1,13 @@
 //! Stage `experts`.
 
 use bytemuck::{Pod, Zeroable};
-use ds4_model::{ExpertWeights, Result, Routing, Step};
+use ds4_model::{ExpertWeights, Result, Routing, Shape, Step};
 
-use crate::backend::Wgpu;
+use crate::backend::{Wgpu, small};
 use crate::dense::{Matrix, Out, Product};
 use crate::device::Buffer;
 use crate::program::Kernel;
-use crate::weight::{Format, Weight};
+use crate::weight::{Format, Part, Weight};
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -19,16 +19,27 @@ struct Args {
     other_codes: u32,
     other_scales: u32,
     clamp: f32,
-    pad: u32,
+    pairs: u32,
 }
 
 pub(crate) const GATE_UP: Kernel = Kernel::new("experts", &["GATED"]);
 pub(crate) const DOWN: Kernel = Kernel::new("experts", &[]);
 pub(crate) const SUM: Kernel = Kernel::new("experts_sum", &["SUM"]);
+pub(crate) const GROUP: Kernel = Kernel::new("experts_group", &["GROUP"]);
+pub(crate) const GATE_UP_ROWS: Kernel = Kernel::new("experts_rows", &["GATED"]);
+pub(crate) const DOWN_ROWS: Kernel = Kernel::new("experts_rows", &[]);
 
-/// Outputs of a workgroup, of gate and up or of down.
-const GATED_ROWS: usize = 8;
-const DOWN_ROWS: usize = 16;
+/// Outputs of a workgroup: of gate and up and of down, of few rows and of many.
+const FEW: (usize, usize) = (8, 16);
+const MANY: (usize, usize) = (32, 64);
+/// Pairs of a tile.
+const TILE: usize = 64;
+
+/// Most tiles of a step.
+pub(crate) fn most_tiles(s: &Shape, rows: usize) -> usize {
+    let pairs = rows * s.n_expert_used;
+    pairs / TILE + s.n_expert.min(pairs)
+}
 
 pub(crate) fn experts(
     gpu: &mut Wgpu,
@@ -39,49 +50,80 @@ pub(crate) fn experts(
     (mix, streams): (&Buffer, &Buffer),
 ) -> Result<()> {
     let (n_embd, ff) = (gpu.shape.n_embd, gpu.shape.ff_dim);
-    let pairs = (step.n * gpu.shape.n_expert_used) as u32;
-    let (mid, down, y) = (gpu.scratch.mid.clone(), gpu.scratch.down.clone(), gpu.scratch.y.clone());
-    for (gate, up) in w.gate.parts.iter().zip(&w.up.parts) {
-        let args = Args {
-            first: (gate.first / w.gate.each) as u32,
-            count: (gate.rows / w.gate.each) as u32,
-            codes: gate.codes,
-            scales: gate.scales,
-            other_codes: up.codes,
-            other_scales: up.scales,
-            clamp: w.clamp,
-            pad: 0,
-        };
-        let grid = [ff.div_ceil(GATED_ROWS) as u32, pairs, 1];
-        let mut buffers = vec![&routing.ids, x, &gate.data, &mid, &up.data, &routing.weights];
-        let table = gpu.iq2_grid.clone();
-        if w.gate.format == Format::Iq2 {
-            buffers.push(&table);
-        }
-        gpu.dispatch(GATE_UP.format(w.gate.format), grid, &args, &buffers)?;
-    }
-    for part in &w.down.parts {
-        let args = Args {
-            first: (part.first / w.down.each) as u32,
-            count: (part.rows / w.down.each) as u32,
-            codes: part.codes,
-            scales: part.scales,
-            other_codes: 0,
-            other_scales: 0,
-            clamp: w.clamp,
-            pad: 0,
-        };
-        let grid = [n_embd.div_ceil(DOWN_ROWS) as u32, pairs, 1];
-        let mut buffers = vec![&routing.ids, &mid, &part.data, &down];
-        let table = gpu.iq2_grid.clone();
-        if w.down.format == Format::Iq2 {
-            buffers.push(&table);
-        }
-        gpu.dispatch(DOWN.format(w.down.format), grid, &args, &buffers)?;
-    }
+    let (down, y) = (gpu.scratch.down.clone(), gpu.scratch.y.clone());
+    gate_up(gpu, step, w, x, routing)?;
+    put_down(gpu, step, w, routing)?;
     let input = Matrix { data: &routing.shared, stride: ff };
     gpu.products(step.n, &[Product::new(&w.shared_down, 0)], input, Out::Rows(Matrix { data: &y, stride: n_embd }))?;
     let grid = [n_embd.div_ceil(256) as u32, step.n as u32, 1];
-    let args = Args { first: 0, count: 0, codes: 0, scales: 0, other_codes: 0, other_scales: 0, clamp: 0.0, pad: 0 };
-    gpu.dispatch(SUM, grid, &args, &[&down, &y, mix, streams])
+    gpu.dispatch(SUM, grid, &Args::zeroed(), &[&down, &y, mix, streams])
+}
+
+fn gate_up(
+    gpu: &mut Wgpu,
+    step: &Step<Buffer>,
+    w: &ExpertWeights<Weight>,
+    x: &Buffer,
+    routing: &Routing<Buffer>,
+) -> Result<()> {
+    let pairs = step.n * gpu.shape.n_expert_used;
+    let (mid, order, tiles) = (gpu.scratch.mid.clone(), gpu.scratch.order.clone(), gpu.scratch.tiles.clone());
+    let table = gpu.iq2_grid.clone();
+    if !small(step.n) {
+        let args = Args { pairs: pairs as u32, ..Args::zeroed() };
+        gpu.dispatch(GROUP, [1, 1, 1], &args, &[&routing.ids, &order, &tiles])?;
+    }
+    let (kernel, across, grid_y) = if small(step.n) {
+        (GATE_UP, FEW.0, pairs)
+    } else {
+        (GATE_UP_ROWS, MANY.0, most_tiles(&gpu.shape, step.n))
+    };
+    let grid = [gpu.shape.ff_dim.div_ceil(across) as u32, grid_y as u32, 1];
+    for (gate, up) in w.gate.parts.iter().zip(&w.up.parts) {
+        let args = Args { other_codes: up.codes, other_scales: up.scales, clamp: w.clamp, ..of(&w.gate, gate) };
+        let mut buffers = if small(step.n) { vec![&routing.ids, x] } else { vec![&order, &tiles, x] };
+        buffers.extend([&gate.data, &mid, &up.data, &routing.weights]);
+        if w.gate.format == Format::Iq2 {
+            buffers.push(&table);
+        }
+        gpu.dispatch(kernel.format(w.gate.format), grid, &args, &buffers)?;
+    }
+    Ok(())
+}
+
+fn put_down(
+    gpu: &mut Wgpu,
+    step: &Step<Buffer>,
+    w: &ExpertWeights<Weight>,
+    routing: &Routing<Buffer>,
+) -> Result<()> {
+    let pairs = step.n * gpu.shape.n_expert_used;
+    let (mid, down) = (gpu.scratch.mid.clone(), gpu.scratch.down.clone());
+    let (order, tiles, table) = (gpu.scratch.order.clone(), gpu.scratch.tiles.clone(), gpu.iq2_grid.clone());
+    let (kernel, across, grid_y) = if small(step.n) {
+        (DOWN, FEW.1, pairs)
+    } else {
+        (DOWN_ROWS, MANY.1, most_tiles(&gpu.shape, step.n))
+    };
+    let grid = [gpu.shape.n_embd.div_ceil(across) as u32, grid_y as u32, 1];
+    for part in &w.down.parts {
+        let mut buffers = if small(step.n) { vec![&routing.ids, &mid] } else { vec![&order, &tiles, &mid] };
+        buffers.extend([&part.data, &down]);
+        if w.down.format == Format::Iq2 {
+            buffers.push(&table);
+        }
+        gpu.dispatch(kernel.format(w.down.format), grid, &of(&w.down, part), &buffers)?;
+    }
+    Ok(())
+}
+
+/// Parameters of a part.
+fn of(w: &Weight, part: &Part) -> Args {
+    Args {
+        first: (part.first / w.each) as u32,
+        count: (part.rows / w.each) as u32,
+        codes: part.codes,
+        scales: part.scales,
+        ..Args::zeroed()
+    }
 }

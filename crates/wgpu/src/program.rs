@@ -46,6 +46,8 @@ const ENCODE: &str = include_str!("../shaders/encode.wgsl");
 const ROW: &str = include_str!("../shaders/row.wgsl");
 const FORMATS: &str = include_str!("../shaders/dense_formats.wgsl");
 const EXPERT_FORMATS: &str = include_str!("../shaders/expert_formats.wgsl");
+const EXPERT_TILE: &str = include_str!("../shaders/expert_tile.wgsl");
+const GEMM: &str = include_str!("../shaders/gemm.wgsl");
 const EXPERT_DOT: &str = include_str!("../shaders/expert_dot.wgsl");
 
 const EMBED: &str = include_str!("../shaders/embed.wgsl");
@@ -58,6 +60,8 @@ const INDEXER: &str = include_str!("../shaders/indexer.wgsl");
 const ATTENTION: &str = include_str!("../shaders/attention.wgsl");
 const ROUTER: &str = include_str!("../shaders/router.wgsl");
 const EXPERTS: &str = include_str!("../shaders/experts.wgsl");
+const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
+const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
 const DRAFT: &str = include_str!("../shaders/draft.wgsl");
 
 /// The stage's own text, what it builds on, and the invocations of a workgroup.
@@ -75,6 +79,9 @@ fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
         "attend_combine" => (&[FORMATS, ENCODE, ATTENTION], 128),
         "route" => (&[ROUTER], 256),
         "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
+        "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
+        "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
+        "experts_group" => (&[EXPERT_ROWS], 256),
         "experts_sum" => (&[EXPERTS], 256),
         _ => (&[FORMATS, DRAFT], 256),
     }
@@ -124,12 +131,15 @@ fn constants(s: &Shape, threads: u32, kernel: Kernel) -> String {
     out
 }
 
-/// Copies text line by line: `//if FLAG`, `//else` and `//end` leave out what is not asked for, `//dot NAME TABLE` puts in the
-/// product of an expert's piece.
+/// Copies text line by line: `//if FLAG`, `//else` and `//end` leave out what is not asked for, `//each NAME COUNT` repeats up to
+/// its `//end` with the numbers from 0 in the place of `$NAME`, `//dot NAME TABLE` and `//tile NAME TABLE` put in the product or
+/// the tile of an expert's weights.
 fn append(out: &mut String, text: &str, flags: &[&str]) {
     let mut open: Vec<bool> = Vec::new();
-    for line in text.lines() {
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
         let words: Vec<&str> = line.split_whitespace().collect();
+        let instance = |text: &str, name: &str, table: &str| text.replace("NAME", name).replace("TABLE", table);
         match words.as_slice() {
             ["//if", flag] => open.push(flags.contains(flag)),
             ["//else"] => {
@@ -137,14 +147,40 @@ fn append(out: &mut String, text: &str, flags: &[&str]) {
                 *last = !*last;
             }
             ["//end"] => drop(open.pop().expect("an end has its if")),
+            ["//each", name, count] => {
+                let body = block(&mut lines);
+                let count: usize = count.parse().expect("a number of repetitions");
+                for i in (0..count).filter(|_| !open.contains(&false)) {
+                    append(out, &body.replace(&format!("${name}"), &i.to_string()), flags);
+                }
+            }
             _ if open.contains(&false) => {}
-            ["//dot", name, table] => append(out, &EXPERT_DOT.replace("NAME", name).replace("TABLE", table), flags),
+            ["//dot", name, table] => append(out, &instance(EXPERT_DOT, name, table), flags),
+            ["//tile", name, table] => append(out, &instance(EXPERT_TILE, name, table), flags),
             _ => {
                 out.push_str(line);
                 out.push('\n');
             }
         }
     }
+}
+
+/// Lines up to the end of an open block, without its `//end`.
+fn block(lines: &mut std::str::Lines<'_>) -> String {
+    let (mut body, mut depth) = (String::new(), 1);
+    for line in lines {
+        match line.split_whitespace().next() {
+            Some("//if" | "//each") => depth += 1,
+            Some("//end") => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        body.push_str(line);
+        body.push('\n');
+    }
+    body
 }
 
 /// A shader's text for a check without a device.

@@ -3,7 +3,7 @@
 use ds4_model::{HC, Limits, Result, Shape};
 
 use crate::device::Buffer;
-use crate::{attention, indexer};
+use crate::{attention, experts, indexer};
 
 /// Most rows of logits of one step (model/src/workspace.rs).
 pub(crate) const LOGIT_ROWS: usize = 64;
@@ -21,6 +21,9 @@ pub(crate) struct Scratch<Buf = Buffer> {
     pub(crate) mid: Buf,
     /// What each routed expert adds, `[pairs][n_embd]`.
     pub(crate) down: Buf,
+    /// Of a long step: pairs by expert, and tiles of them.
+    pub(crate) order: Buf,
+    pub(crate) tiles: Buf,
     /// Sums of attention by part.
     pub(crate) parts: Buf,
     /// Indexer scores.
@@ -52,6 +55,8 @@ impl<Buf> Scratch<Buf> {
             y: alloc(4 * rows * s.n_embd)?,
             mid: alloc(4 * pairs * s.ff_dim)?,
             down: alloc(4 * pairs * s.n_embd)?,
+            order: alloc(4 * pairs)?,
+            tiles: alloc(16 * (1 + experts::most_tiles(s, rows)))?,
             parts: alloc(4 * attention::scratch(s, limits, binding))?,
             scores: alloc(4 * indexer::scratch(limits, binding))?,
             head: alloc(4 * LOGIT_ROWS.min(rows) * s.n_embd)?,
