@@ -143,7 +143,10 @@ impl Wgpu {
             values_used: 0,
             iq2_grid: table(bytemuck::cast_slice(&IQ2_XXS_GRID))?,
             one_row_each: false,
-            rope: [table(bytemuck::cast_slice(&frequencies.plain))?, table(bytemuck::cast_slice(&frequencies.compressed))?],
+            rope: [
+                table(bytemuck::cast_slice(&frequencies.plain))?,
+                table(bytemuck::cast_slice(&frequencies.compressed))?,
+            ],
             landing: device.landing(LANDING as u64)?,
             bounce: device.alloc(LANDING)?,
             device: Arc::new(device),
@@ -158,6 +161,15 @@ impl Wgpu {
     /// Whether a row of the step can see more indexed rows than it may attend to.
     pub(crate) fn selects(&self, step: &Step<Buffer>) -> bool {
         visible_rows(step.context - 1, 4) as usize > self.shape.index_top_k
+    }
+
+    /// Runs what is recorded and waits for it.
+    ///
+    /// # Errors
+    /// What went wrong on the device.
+    pub fn finish(&mut self) -> Result<()> {
+        self.flush()?;
+        self.device.wait()
     }
 
     /// Dispatches and submissions of the last step.

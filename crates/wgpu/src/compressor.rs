@@ -36,7 +36,12 @@ pub(crate) fn compress(
     one(gpu, step, &site, [APPEND, KEEP])?;
     if let (Some(norm), Some(index)) = (&w.index_norm, &out.index) {
         let (ring, rows) = (&index.frontier, &index.rows);
-        one(gpu, step, &Site { ratio: w.ratio, norm, inputs: &low.index_pooled, ring, rows }, [INDEX_APPEND, INDEX_KEEP])?;
+        one(
+            gpu,
+            step,
+            &Site { ratio: w.ratio, norm, inputs: &low.index_pooled, ring, rows },
+            [INDEX_APPEND, INDEX_KEEP],
+        )?;
     }
     Ok(())
 }

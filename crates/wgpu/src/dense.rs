@@ -37,7 +37,10 @@ pub(crate) struct Matrix<'a> {
 pub(crate) enum Out<'a> {
     Rows(Matrix<'a>),
     /// Into the streams, by the mix of each row.
-    Post { streams: &'a Buffer, mix: &'a Buffer },
+    Post {
+        streams: &'a Buffer,
+        mix: &'a Buffer,
+    },
 }
 
 /// As `Segment` in `dense.wgsl`.

@@ -215,7 +215,8 @@ impl Device {
         let size = (bytes.max(16) as u64).next_multiple_of(16);
         if size > self.abilities.binding {
             let most = self.abilities.binding;
-            let what = format!("{size} bytes in one piece, the adapter binds at most {most}: use a shorter context (-c)");
+            let what =
+                format!("{size} bytes in one piece, the adapter binds at most {most}: use a shorter context (-c)");
             return Err(self.error(what));
         }
         self.alloc_raw(size)

@@ -28,12 +28,7 @@ pub(crate) const ADD: Kernel = Kernel::new("draft_add", &["ADD"]);
 
 const NOTHING: Args = Args { per_slot: 0, table: 0, first: 0, count: 0, format: 0, enorm: 0, hnorm: 0, pad: 0 };
 
-pub(crate) fn keep_streams(
-    gpu: &mut Wgpu,
-    step: &Step<Buffer>,
-    streams: &Buffer,
-    hidden: &Rows<Buffer>,
-) -> Result<()> {
+pub(crate) fn keep_streams(gpu: &mut Wgpu, step: &Step<Buffer>, streams: &Buffer, hidden: &Rows<Buffer>) -> Result<()> {
     let args = Args { per_slot: hidden.per_slot as u32, ..NOTHING };
     gpu.dispatch(KEEP, [step.n as u32, 1, 1], &args, &[&step.rows, streams, &hidden.data])
 }

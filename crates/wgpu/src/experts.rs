@@ -73,11 +73,8 @@ fn gate_up(
         let args = Args { pairs: pairs as u32, ..Args::zeroed() };
         gpu.dispatch(GROUP, [1, 1, 1], &args, &[&routing.ids, &order, &tiles])?;
     }
-    let (kernel, across, grid_y) = if small(step.n) {
-        (GATE_UP, FEW.0, pairs)
-    } else {
-        (GATE_UP_ROWS, MANY.0, most_tiles(&gpu.shape, step.n))
-    };
+    let (kernel, across, grid_y) =
+        if small(step.n) { (GATE_UP, FEW.0, pairs) } else { (GATE_UP_ROWS, MANY.0, most_tiles(&gpu.shape, step.n)) };
     let grid = [gpu.shape.ff_dim.div_ceil(across) as u32, grid_y as u32, 1];
     for (gate, up) in w.gate.parts.iter().zip(&w.up.parts) {
         let args = Args { other_codes: up.codes, other_scales: up.scales, clamp: w.clamp, ..of(&w.gate, gate) };
@@ -91,20 +88,12 @@ fn gate_up(
     Ok(())
 }
 
-fn put_down(
-    gpu: &mut Wgpu,
-    step: &Step<Buffer>,
-    w: &ExpertWeights<Weight>,
-    routing: &Routing<Buffer>,
-) -> Result<()> {
+fn put_down(gpu: &mut Wgpu, step: &Step<Buffer>, w: &ExpertWeights<Weight>, routing: &Routing<Buffer>) -> Result<()> {
     let pairs = step.n * gpu.shape.n_expert_used;
     let (mid, down) = (gpu.scratch.mid.clone(), gpu.scratch.down.clone());
     let (order, tiles, table) = (gpu.scratch.order.clone(), gpu.scratch.tiles.clone(), gpu.iq2_grid.clone());
-    let (kernel, across, grid_y) = if small(step.n) {
-        (DOWN, FEW.1, pairs)
-    } else {
-        (DOWN_ROWS, MANY.1, most_tiles(&gpu.shape, step.n))
-    };
+    let (kernel, across, grid_y) =
+        if small(step.n) { (DOWN, FEW.1, pairs) } else { (DOWN_ROWS, MANY.1, most_tiles(&gpu.shape, step.n)) };
     let grid = [gpu.shape.n_embd.div_ceil(across) as u32, grid_y as u32, 1];
     for part in &w.down.parts {
         let mut buffers = if small(step.n) { vec![&routing.ids, &mid] } else { vec![&order, &tiles, &mid] };

@@ -200,7 +200,8 @@ pub fn shaders(s: &Shape) -> Vec<Shader> {
     for subgroups in [false, true] {
         for kernel in crate::backend::kernels() {
             let format = kernel.format.map_or("", Format::flag);
-            let name = format!("{} {:?} {format} {} subgroups: {subgroups}", kernel.entry, kernel.flags, kernel.variant);
+            let name =
+                format!("{} {:?} {format} {} subgroups: {subgroups}", kernel.entry, kernel.flags, kernel.variant);
             out.push(Shader { name, entry: kernel.entry, text: text(kernel, s, subgroups) });
         }
     }
@@ -233,9 +234,8 @@ impl Program {
         // SAFETY: the shaders index inside the bindings they are given: rows, pieces and columns are bounded by the counts in
         // their text and by the parameters of the dispatch, which the host makes from the sizes of the same buffers; ids of
         // experts come from the router or a checked table; loops end by the same counts.
-        let module = unsafe {
-            device.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-        };
+        let module =
+            unsafe { device.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
         let raw = device.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: None,

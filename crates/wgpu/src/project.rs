@@ -74,16 +74,7 @@ pub(crate) fn project(
     };
     let tasks = if w.pooled.is_some() { 3 } else { 2 };
     let (values, rope) = (gpu.values.clone(), gpu.rope(w.ratio));
-    let buffers = [
-        &step.rows,
-        &sums,
-        &values,
-        &rope,
-        &low.q,
-        &window.data,
-        &low.pooled,
-        &low.index_pooled,
-        &low.index_weights,
-    ];
+    let buffers =
+        [&step.rows, &sums, &values, &rope, &low.q, &window.data, &low.pooled, &low.index_pooled, &low.index_weights];
     gpu.dispatch(PROJECT, [step.n as u32, tasks, 1], &args, &buffers)
 }

@@ -90,7 +90,8 @@ impl Wgpu {
         let experts = matches!(class, Class::ExpertGateUp | Class::ExpertDown);
         if !is_vector(class) && !k.is_multiple_of(format.inputs()) {
             let (name, dtype, dims) = (&tensor.name, tensor.dtype, tensor.dims);
-            let what = format!("{name}: type {dtype} of dims {dims}, expected inputs a multiple of {}", format.inputs());
+            let what =
+                format!("{name}: type {dtype} of dims {dims}, expected inputs a multiple of {}", format.inputs());
             return Err(self.device.error(what));
         }
         let each = if experts { tensor.dims[1] as usize } else { m };
