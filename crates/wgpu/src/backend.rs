@@ -107,7 +107,9 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         draft::ADD,
     ];
     for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
-        let kernels = [experts::GATE_UP, experts::DOWN, experts::GATE_UP_ROWS, experts::DOWN_ROWS];
+        let few = [experts::GATE_UP, experts::DOWN, experts::DOWN_ALL];
+        all.extend(few.map(|kernel| kernel.format(format)));
+        let kernels = [experts::GATE_UP_ROWS, experts::DOWN_ROWS];
         all.extend(kernels.map(|kernel| kernel.format(format)));
     }
     all
@@ -224,7 +226,7 @@ impl Backend for Wgpu {
     }
 
     fn copy(&mut self, buffer: &mut Buffer, from: usize, at: usize, len: usize) -> Result<()> {
-        let mut encoder = self.device.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = self.device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         for start in (0..len).step_by(LANDING) {
             let part = LANDING.min(len - start) as u64;
             // One buffer cannot be both ends of a copy.

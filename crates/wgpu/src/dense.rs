@@ -91,10 +91,13 @@ struct Table {
     blocks: u32,
 }
 
+/// Whether products are made in tiles, and of each its weight and its first output.
+type Key = (bool, Vec<(u64, usize)>);
+
 /// Tables by the products they are for.
 #[derive(Default)]
 pub(crate) struct Tables {
-    made: HashMap<(bool, Vec<(u64, usize)>), Vec<Table>>,
+    made: HashMap<Key, Vec<Table>>,
 }
 
 impl Wgpu {

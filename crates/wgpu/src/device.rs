@@ -139,7 +139,7 @@ pub(crate) struct Abilities {
 /// An open adapter.
 pub(crate) struct Device {
     pub(crate) name: String,
-    pub(crate) device: wgpu::Device,
+    pub(crate) raw: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) abilities: Abilities,
     fault: Arc<Mutex<Option<String>>>,
@@ -194,7 +194,7 @@ impl Device {
                 keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
             }
         });
-        Ok(Device { name, device, queue, abilities: Abilities { subgroups, binding, weights }, fault })
+        Ok(Device { name, raw: device, queue, abilities: Abilities { subgroups, binding, weights }, fault })
     }
 
     /// An error of this device.
@@ -226,7 +226,7 @@ impl Device {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let raw =
-            self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+            self.raw.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
         self.check()?;
         Ok(Buffer { raw, bytes: size as usize, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
@@ -242,7 +242,7 @@ impl Device {
     /// Waits for everything submitted.
     pub(crate) fn wait(&self) -> Result<()> {
         let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
-        let outcome = self.device.poll(poll);
+        let outcome = self.raw.poll(poll);
         self.check()?;
         outcome.map(drop).map_err(|e| self.error(format!("does not answer: {e}: start again, or use --cpu")))
     }
@@ -252,7 +252,7 @@ impl Device {
         let most = landing.size() as usize;
         for (i, piece) in dst.chunks_mut(most).enumerate() {
             let (from, len) = ((at + i * most) as u64, (piece.len() as u64).next_multiple_of(4));
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&src.raw, from, landing, 0, Some(len));
             self.queue.submit([encoder.finish()]);
             let slice = landing.slice(..len);
@@ -269,7 +269,7 @@ impl Device {
     /// Memory that `read` goes through.
     pub(crate) fn landing(&self, bytes: u64) -> Result<wgpu::Buffer> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.raw.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size: bytes,
             usage,
@@ -281,7 +281,7 @@ impl Device {
 }
 
 /// A step that takes longer has hung: no step of the largest batch takes a tenth of it on a GPU that is worth using.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// The first of several errors is the one that says most.
 fn keep(fault: &Mutex<Option<String>>, what: String) {

@@ -22,12 +22,25 @@ struct Args {
     pairs: u32,
 }
 
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct DownArgs {
+    codes: u32,
+    scales: u32,
+    shared_codes: u32,
+    shared_scales: u32,
+    shared_format: u32,
+    pad: [u32; 3],
+}
+
 pub(crate) const GATE_UP: Kernel = Kernel::new("experts", &["GATED"]);
 pub(crate) const DOWN: Kernel = Kernel::new("experts", &[]);
 pub(crate) const SUM: Kernel = Kernel::new("experts_sum", &["SUM"]);
 pub(crate) const GROUP: Kernel = Kernel::new("experts_group", &["GROUP"]);
 pub(crate) const GATE_UP_ROWS: Kernel = Kernel::new("experts_rows", &["GATED"]);
 pub(crate) const DOWN_ROWS: Kernel = Kernel::new("experts_rows", &[]);
+
+pub(crate) const DOWN_ALL: Kernel = Kernel::new("experts_down", &[]);
 
 /// Outputs of a workgroup: of gate and up and of down, of few rows and of many.
 const FEW: (usize, usize) = (8, 16);
@@ -52,6 +65,9 @@ pub(crate) fn experts(
     let (n_embd, ff) = (gpu.shape.n_embd, gpu.shape.ff_dim);
     let (down, y) = (gpu.scratch.down.clone(), gpu.scratch.y.clone());
     gate_up(gpu, step, w, x, routing)?;
+    if let (true, [part], [shared]) = (small(step.n), w.down.parts.as_slice(), w.shared_down.parts.as_slice()) {
+        return down_all(gpu, step, w, (part, shared), routing, (mix, streams));
+    }
     put_down(gpu, step, w, routing)?;
     let input = Matrix { data: &routing.shared, stride: ff };
     gpu.products(step.n, &[Product::new(&w.shared_down, 0)], input, Out::Rows(Matrix { data: &y, stride: n_embd }))?;
@@ -86,6 +102,33 @@ fn gate_up(
         gpu.dispatch(kernel.format(w.gate.format), grid, &args, &buffers)?;
     }
     Ok(())
+}
+
+/// Everything behind the gated middles in one dispatch.
+fn down_all(
+    gpu: &mut Wgpu,
+    step: &Step<Buffer>,
+    w: &ExpertWeights<Weight>,
+    (part, shared): (&Part, &Part),
+    routing: &Routing<Buffer>,
+    (mix, streams): (&Buffer, &Buffer),
+) -> Result<()> {
+    let args = DownArgs {
+        codes: part.codes,
+        scales: part.scales,
+        shared_codes: shared.codes / 4,
+        shared_scales: shared.scales,
+        shared_format: w.shared_down.format as u32,
+        pad: [0; 3],
+    };
+    let (mid, table) = (gpu.scratch.mid.clone(), gpu.iq2_grid.clone());
+    let grid = [gpu.shape.n_embd.div_ceil(8) as u32, step.n as u32, 1];
+    let (x, data) = (&routing.shared, &shared.data);
+    let mut buffers = vec![&routing.ids, &mid, &part.data, x, data, data, mix, streams];
+    if w.down.format == Format::Iq2 {
+        buffers.push(&table);
+    }
+    gpu.dispatch(DOWN_ALL.format(w.down.format), grid, &args, &buffers)
 }
 
 fn put_down(gpu: &mut Wgpu, step: &Step<Buffer>, w: &ExpertWeights<Weight>, routing: &Routing<Buffer>) -> Result<()> {

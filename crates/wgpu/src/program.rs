@@ -61,6 +61,7 @@ const ATTENTION: &str = include_str!("../shaders/attention.wgsl");
 const ROUTER: &str = include_str!("../shaders/router.wgsl");
 const EXPERTS: &str = include_str!("../shaders/experts.wgsl");
 const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
+const EXPERTS_DOWN: &str = include_str!("../shaders/experts_down.wgsl");
 const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
 const DRAFT: &str = include_str!("../shaders/draft.wgsl");
 
@@ -81,6 +82,7 @@ fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
         "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
         "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
         "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
+        "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
         "experts_group" => (&[EXPERT_ROWS], 256),
         "experts_sum" => (&[EXPERTS], 256),
         _ => (&[FORMATS, DRAFT], 256),
@@ -235,8 +237,8 @@ impl Program {
         // their text and by the parameters of the dispatch, which the host makes from the sizes of the same buffers; ids of
         // experts come from the router or a checked table; loops end by the same counts.
         let module =
-            unsafe { device.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
-        let raw = device.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            unsafe { device.raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        let raw = device.raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.entry),
             layout: None,
             module: &module,

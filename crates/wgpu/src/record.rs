@@ -51,7 +51,7 @@ impl Wgpu {
         let pipeline = self.program.pipeline(&self.device, &self.shape, kernel)?;
         let key = (pipeline.id, buffers.iter().map(|buffer| buffer.id).collect());
         let recorder = &mut self.recorder;
-        let device = &self.device.device;
+        let device = &self.device.raw;
         let group = recorder.groups.entry(key).or_insert_with(|| {
             let entries: Vec<wgpu::BindGroupEntry<'_>> = (0..)
                 .zip(buffers)

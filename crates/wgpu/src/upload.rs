@@ -57,7 +57,7 @@ impl Uploader {
         let index = device.queue.submit([]);
         if let Some(before) = self.under_way.replace(index) {
             let poll = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
-            device.device.poll(poll).map_err(|e| device.error(format!("cannot take weights: {e}")))?;
+            device.raw.poll(poll).map_err(|e| device.error(format!("cannot take weights: {e}")))?;
         }
         device.check()
     }

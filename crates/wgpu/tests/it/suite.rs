@@ -31,12 +31,12 @@ fn the_poorest_adapter_will_do() {
 /// Every model of the suite: an hour on a processor that imitates a GPU.
 #[test]
 #[ignore = "needs a real GPU: ds4 check device does the same"]
-fn every_stage_agrees_with_the_cpu() {
+fn every_stage_of_every_model_on_a_real_gpu() {
     passes(Scope { part: Part::Stages, ..Scope::default() }, &Options::new(API));
 }
 
 #[test]
 #[ignore = "needs a real GPU: ds4 check device does the same"]
-fn whole_models_agree_with_the_cpu_and_with_themselves() {
+fn every_whole_model_on_a_real_gpu() {
     passes(Scope { part: Part::Models, ..Scope::default() }, &Options::new(API));
 }
