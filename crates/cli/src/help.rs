@@ -28,8 +28,8 @@ const SHORT: &str = "\
 usage: ds4 [OPTIONS]                    chat in a terminal
        ds4 [OPTIONS] -p TEXT            answer one prompt
        ds4 [OPTIONS] < FILE             answer the prompt on standard input
-       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, logits, compare, bench, plot, eval, kv: see ds4 COMMAND
-                                        --help
+       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, doctor, logits, compare, bench, plot, eval, kv: see
+                                        ds4 COMMAND --help
 
   -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
   -p, --prompt TEXT      one prompt; - reads standard input
@@ -241,6 +241,12 @@ OUTPUT
       --tag TEXT               goes into comments and JSON
       --dump-frontier-logits-dir DIR   the logits at every context, for ds4 compare
 See ds4 plot for a picture of the table.
+";
+
+pub(crate) const DOCTOR: &str = "\
+usage: ds4 doctor
+
+Shows what this machine has to evaluate on, CPU, cards and GPUs, and which of it a model file runs on unless told otherwise.
 ";
 
 pub(crate) const PLOT: &str = "\

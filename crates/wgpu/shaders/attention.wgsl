@@ -3,6 +3,7 @@
 //   attend: grid (parts, groups of 8 heads, rows), 256 invocations: a group of 32 lanes has a head, a lane sixteen of its columns.
 //           A part is PART rows, whatever the step; sums of a part are left in [row][part][N_HEAD][HEAD + 2].
 //   attend_combine: grid (N_HEAD, rows, 1), 128 invocations: parts in their order, the sink, the inverse rotation.
+// With FUSED the last part of a row's group of heads to be there combines them too.
 
 struct Args {
     ratio: u32, parts: u32, first_row: u32, per_part: u32,
@@ -27,7 +28,15 @@ fn visible(pos: u32) -> u32 {
 @group(0) @binding(2) var<storage, read> window: array<u32>;
 @group(0) @binding(3) var<storage, read> rows: array<u32>;
 @group(0) @binding(4) var<storage, read> selected: array<u32>;
+//if FUSED
+@coherent @group(0) @binding(5) var<storage, read_write> parts: array<f32>;
+@group(0) @binding(6) var<storage, read> values: array<f32>;
+@group(0) @binding(7) var<storage, read> rope: array<f32>;
+@group(0) @binding(8) var<storage, read_write> heads: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read_write> tickets: array<atomic<u32>>;
+//else
 @group(0) @binding(5) var<storage, read_write> parts: array<f32>;
+//end
 
 // Columns 16 lane .. + 15 of a row that begins at a word of its table.
 fn load_window(src: u32, lane: u32) -> mat4x4<f32> {
@@ -117,15 +126,24 @@ fn attend(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
         sum = mat4x4<f32>(mixed(sum[0] * shrink, p, v0[0], v1[0], v2[0], v3[0]), mixed(sum[1] * shrink, p, v0[1], v1[1], v2[1], v3[1]),
             mixed(sum[2] * shrink, p, v0[2], v1[2], v2[2], v3[2]), mixed(sum[3] * shrink, p, v0[3], v1[3], v2[3], v3[3]));
     }
-    if (head >= N_HEAD) { return; }
+    if (head < N_HEAD) { store_part(wg, head, lane, sum, vec2<f32>(top, weight)); }
+//if FUSED
+    let count = (total + args.per_part - 1u) / args.per_part;
+    if (!is_last(row * ((N_HEAD + 7u) / 8u) + wg.y, count, tid)) { return; }
+    // 256 invocations have two heads at a time.
+    for (var h = 8u * wg.y + tid / 128u; h < min(8u * wg.y + 8u, N_HEAD); h += 2u) { combine(wg.z, row, h, tid & 127u); }
+//end
+}
+
+fn store_part(wg: vec3<u32>, head: u32, lane: u32, sum: mat4x4<f32>, stats: vec2<f32>) {
     let to = ((wg.z * args.parts + wg.x) * N_HEAD + head) * PART_FLOATS;
     store4(to + 16u * lane, sum[0]);
     store4(to + 16u * lane + 4u, sum[1]);
     store4(to + 16u * lane + 8u, sum[2]);
     store4(to + 16u * lane + 12u, sum[3]);
     if (lane == 0u) {
-        parts[to + HEAD] = top;
-        parts[to + HEAD + 1u] = weight;
+        parts[to + HEAD] = stats.x;
+        parts[to + HEAD + 1u] = stats.y;
     }
 }
 //else
@@ -134,21 +152,21 @@ fn attend(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
 @group(0) @binding(3) var<storage, read> rope: array<f32>;
 @group(0) @binding(4) var<storage, read_write> heads: array<vec4<f32>>;
 
-@compute @workgroup_size(128)
-fn attend_combine(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-    let head = wg.x;
-    let row = args.first_row + wg.y;
+//end
+//if COMBINE
+// Four columns of a head; `place` is the row's among those of the dispatch.
+fn combine(place: u32, row: u32, head: u32, tid: u32) {
     let pos = step[row].pos;
     let count = (visible(pos) + args.per_part - 1u) / args.per_part;
     let sink = values[args.sinks + head];
     var top = sink;
     for (var p = 0u; p < count; p += 1u) {
-        top = max(top, parts[((wg.y * args.parts + p) * N_HEAD + head) * PART_FLOATS + HEAD]);
+        top = max(top, parts[((place * args.parts + p) * N_HEAD + head) * PART_FLOATS + HEAD]);
     }
     var sum = vec4<f32>();
     var weight = exp(sink - top);
     for (var p = 0u; p < count; p += 1u) {
-        let at = ((wg.y * args.parts + p) * N_HEAD + head) * PART_FLOATS;
+        let at = ((place * args.parts + p) * N_HEAD + head) * PART_FLOATS;
         let share = exp(parts[at + HEAD] - top);
         let src = at + 4u * tid;
         sum = fma(vec4<f32>(parts[src], parts[src + 1u], parts[src + 2u], parts[src + 3u]), vec4<f32>(share), sum);
@@ -162,4 +180,11 @@ fn attend_combine(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocatio
     }
     heads[(row * N_HEAD + head) * (HEAD / 4u) + tid] = sum;
 }
+//if SPLIT
+//else
+@compute @workgroup_size(128)
+fn attend_combine(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    combine(wg.y, args.first_row + wg.y, wg.x, tid);
+}
+//end
 //end

@@ -4,6 +4,7 @@
 // The head does the same with the pre weights alone (OUTPUTS = HC), for rows that want logits.
 // Products are cut in parts of 1024 columns, so that a row's bits do not depend on its neighbours: [row][part][32], the last the
 // sum of squares.
+// With FUSED the last part of a row to be there makes its collapse too.
 
 struct Args { fn_at: u32, format: u32, scale: u32, base: u32, norm: u32, pad0: u32, pad1: u32, pad2: u32 }
 var<immediate> args: Args;
@@ -14,9 +15,24 @@ const PARTS = HC * N_EMBD / 1024u;
 @group(0) @binding(1) var<storage, read> streams: array<vec4<f32>>;
 //if PRODUCTS
 @group(0) @binding(2) var<storage, read> weights: array<u32>;
+//if FUSED
+@coherent @group(0) @binding(3) var<storage, read_write> partial: array<f32>;
+@group(0) @binding(4) var<storage, read> values: array<f32>; // scale, base and norm
+@group(0) @binding(5) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> mix: array<f32>;
+@group(0) @binding(7) var<storage, read_write> tickets: array<atomic<u32>>;
+//else
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;
+//end
+//else
+@group(0) @binding(2) var<storage, read> values: array<f32>;
+@group(0) @binding(3) var<storage, read> partial: array<f32>;
+@group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> mix: array<f32>;
+//end
+//if PRODUCTS
 
-var<workgroup> values: array<f32, 256u * (OUTPUTS + 1u)>;
+var<workgroup> shares: array<f32, 256u * (OUTPUTS + 1u)>;
 var<workgroup> eighths: array<f32, 8u * (OUTPUTS + 1u)>;
 
 // grid: (PARTS, rows, 1), 256 invocations of four columns
@@ -36,13 +52,13 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
             let i = args.fn_at + at;
             w = bitcast<vec4<f32>>(vec4<u32>(weights[i], weights[i + 1u], weights[i + 2u], weights[i + 3u]));
         }
-        values[o * 256u + tid] = chain(w, v, 0.0);
+        shares[o * 256u + tid] = chain(w, v, 0.0);
     }
-    values[OUTPUTS * 256u + tid] = chain(v, v, 0.0);
+    shares[OUTPUTS * 256u + tid] = chain(v, v, 0.0);
     workgroupBarrier();
     if (tid < 8u * (OUTPUTS + 1u)) {
         var sum = 0.0;
-        for (var i = 0u; i < 32u; i += 1u) { sum += values[(tid / 8u) * 256u + 8u * i + tid % 8u]; }
+        for (var i = 0u; i < 32u; i += 1u) { sum += shares[(tid / 8u) * 256u + 8u * i + tid % 8u]; }
         eighths[tid] = sum;
     }
     workgroupBarrier();
@@ -51,13 +67,14 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
         for (var i = 0u; i < 8u; i += 1u) { sum += eighths[8u * tid + i]; }
         partial[(row * PARTS + wg.x) * 32u + tid] = sum;
     }
+//if FUSED
+    if (!is_last(row, PARTS, tid)) { return; }
+    collapse(row, tid);
+    if (OUTPUTS > HC && tid == 0u) { write_mix(row); }
+//end
 }
-//else
-@group(0) @binding(2) var<storage, read> values: array<f32>; // scale, base and norm
-@group(0) @binding(3) var<storage, read> partial: array<f32>;
-@group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> mix: array<f32>;
-
+//end
+//if COLLAPSE
 var<workgroup> m: array<f32, 32>;
 
 // Softmax over destinations, then alternating normalisation that ends on columns; c[source] is a vector over destinations.
@@ -97,15 +114,8 @@ fn write_mix(row: u32) {
     }
 }
 
-// grid: (2, rows, 1), 256 invocations: the collapse, and beside it the matrix. The head: (1, rows, 1).
-@compute @workgroup_size(256)
-fn hc_collapse(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-    let row = wg.y;
-    var to = row;
-    if (OUTPUTS == HC) {
-        to = step[row].logits;
-        if (to == NO_LOGITS) { return; }
-    }
+// The outputs of the row, normed.
+fn sum_parts(row: u32, tid: u32) {
     if (tid <= OUTPUTS) {
         var sum = 0.0;
         for (var p = 0u; p < PARTS; p += 1u) { sum += partial[(row * PARTS + p) * 32u + tid]; }
@@ -116,10 +126,16 @@ fn hc_collapse(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
     if (tid < OUTPUTS) { m[tid] *= inverse; }
     workgroupBarrier();
-    if (wg.x == 1u) {
-        if (tid == 0u) { write_mix(row); }
-        return;
+}
+
+// The collapsed and normed row.
+fn collapse(row: u32, tid: u32) {
+    var to = row;
+    if (OUTPUTS == HC) {
+        to = step[row].logits;
+        if (to == NO_LOGITS) { return; }
     }
+    sum_parts(row, tid);
     var pre: array<f32, HC>;
     for (var h = 0u; h < HC; h += 1u) { pre[h] = sigmoid(m[h] * values[args.scale] + values[args.base + h]) + HC_EPS; }
     const CHUNKS = (N_EMBD / 4u + 255u) / 256u;
@@ -142,4 +158,18 @@ fn hc_collapse(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
         }
     }
 }
+
+//if PRODUCTS
+//else
+// grid: (2, rows, 1), 256 invocations: the collapse, and beside it the matrix. The head: (1, rows, 1).
+@compute @workgroup_size(256)
+fn hc_collapse(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    if (wg.x == 0u) {
+        collapse(wg.y, tid);
+        return;
+    }
+    sum_parts(wg.y, tid);
+    if (tid == 0u) { write_mix(wg.y); }
+}
+//end
 //end

@@ -22,7 +22,9 @@ struct Args {
 }
 
 pub(crate) const ATTEND: Kernel = Kernel::new("attend", &["SPLIT"]);
-pub(crate) const COMBINE: Kernel = Kernel::new("attend_combine", &[]);
+pub(crate) const COMBINE: Kernel = Kernel::new("attend_combine", &["COMBINE"]);
+
+pub(crate) const FUSED: Kernel = Kernel::new("attend", &["SPLIT", "COMBINE", "FUSED"]);
 
 /// Visible rows of a part in a small step; in a long one a row's heads are enough work to share out.
 const PART: usize = 64;
@@ -79,7 +81,14 @@ pub(crate) fn attend(
             rope: 0,
         };
         let grid = [parts as u32, n_head.div_ceil(HEADS) as u32, n];
-        gpu.dispatch(ATTEND, grid, &args, &[&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &sums])?;
+        let mut buffers = vec![&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &sums];
+        if gpu.device.abilities.coherent {
+            let tickets = gpu.scratch.tickets.clone();
+            buffers.extend([&values, &rope, heads, &tickets]);
+            gpu.dispatch(FUSED, grid, &args, &buffers)?;
+            continue;
+        }
+        gpu.dispatch(ATTEND, grid, &args, &buffers)?;
         gpu.dispatch(COMBINE, [n_head as u32, n, 1], &args, &[&step.rows, &sums, &values, &rope, heads])?;
     }
     Ok(())

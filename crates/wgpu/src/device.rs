@@ -90,8 +90,8 @@ fn pick(api: Api, ordinal: usize) -> Result<wgpu::Adapter> {
     let device = format!("{}:{ordinal}", api.name());
     if all.is_empty() {
         let what = match api {
-            Api::Vulkan => "no Vulkan adapter found: install the GPU's Vulkan driver, or use --cpu",
-            Api::Metal => "no Metal adapter found: use --cpu",
+            Api::Vulkan => "no Vulkan adapter found: install the GPU's driver with its part for Vulkan, or: use --cpu",
+            Api::Metal => "no Metal adapter found, which Macs alone have: use --cpu",
         };
         return Err(failed(&device, what));
     }
@@ -116,7 +116,7 @@ fn needs(adapter: &wgpu::Adapter) -> std::result::Result<(), String> {
     let rules = [
         (limits.max_compute_workgroup_storage_size, WORKGROUP, "bytes of workgroup memory"),
         (limits.max_compute_invocations_per_workgroup, 256, "invocations of a workgroup"),
-        (limits.max_storage_buffers_per_shader_stage, 9, "storage buffers"),
+        (limits.max_storage_buffers_per_shader_stage, 10, "storage buffers"),
         (limits.max_compute_workgroups_per_dimension, 65_535, "workgroups of a dimension"),
     ];
     match rules.into_iter().find(|(found, least, _)| found < least) {
@@ -130,6 +130,8 @@ fn needs(adapter: &wgpu::Adapter) -> std::result::Result<(), String> {
 pub(crate) struct Abilities {
     /// Subgroups, and all of them of 32.
     pub(crate) subgroups: bool,
+    /// Workgroups of a dispatch can read what others of it have written.
+    pub(crate) coherent: bool,
     /// Most bytes of a storage binding, a multiple of 256.
     pub(crate) binding: u64,
     /// Most bytes of weights in a binding.
@@ -158,6 +160,7 @@ pub struct Buffer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Without {
     pub(crate) subgroups: bool,
+    pub(crate) coherent: bool,
     pub(crate) weights: Option<u64>,
 }
 
@@ -168,7 +171,8 @@ impl Device {
         let name = info.name.clone();
         needs(&adapter).map_err(|what| failed(&name, what))?;
         let has = adapter.features();
-        let wanted = Features::IMMEDIATES | (has & (Features::SUBGROUP | Features::TIMESTAMP_QUERY));
+        let wanted = Features::IMMEDIATES | (has & (Features::SUBGROUP | Features::MEMORY_DECORATION_COHERENT));
+        let coherent = api == Api::Vulkan && has.contains(Features::MEMORY_DECORATION_COHERENT) && !without.coherent;
         let limits = Limits { max_immediate_size: IMMEDIATES, ..adapter.limits() };
         let subgroups = has.contains(Features::SUBGROUP)
             && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
@@ -194,7 +198,7 @@ impl Device {
                 keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
             }
         });
-        Ok(Device { name, raw: device, queue, abilities: Abilities { subgroups, binding, weights }, fault })
+        Ok(Device { name, raw: device, queue, abilities: Abilities { subgroups, coherent, binding, weights }, fault })
     }
 
     /// An error of this device.

@@ -39,7 +39,7 @@ pub(crate) fn head(
     let (n_embd, n_vocab) = (gpu.shape.n_embd, gpu.shape.n_vocab);
     let site = hc::Site { mix: &w.mix, scale: &w.scale, base: &w.base, norm: &w.norm };
     let (x, unused) = (gpu.scratch.head.clone(), gpu.scratch.sums.clone());
-    hc::collapse(gpu, step, &site, streams, (&x, &unused), [hc::HEAD_PRODUCTS, hc::HEAD_COLLAPSE])?;
+    hc::collapse(gpu, step, &site, streams, (&x, &unused), [hc::HEAD_PRODUCTS, hc::HEAD_COLLAPSE, hc::HEAD_FUSED])?;
     let out = Out::Rows(Matrix { data: logits, stride: n_vocab });
     gpu.products(step.logits, &[Product::new(output, 0)], Matrix { data: &x, stride: n_embd }, out)
 }

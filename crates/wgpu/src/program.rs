@@ -50,6 +50,8 @@ const EXPERT_TILE: &str = include_str!("../shaders/expert_tile.wgsl");
 const GEMM: &str = include_str!("../shaders/gemm.wgsl");
 const EXPERT_DOT: &str = include_str!("../shaders/expert_dot.wgsl");
 
+const LAST: &str = include_str!("../shaders/last.wgsl");
+
 const EMBED: &str = include_str!("../shaders/embed.wgsl");
 const HC: &str = include_str!("../shaders/hc.wgsl");
 const DENSE: &str = include_str!("../shaders/dense.wgsl");
@@ -96,6 +98,9 @@ pub(crate) fn text(kernel: Kernel, s: &Shape, subgroups: bool) -> String {
     let mut flags: Vec<&str> = kernel.flags.to_vec();
     if let Some(format) = kernel.format {
         flags.push(format.flag());
+    }
+    if flags.contains(&"FUSED") {
+        append(&mut out, LAST, &flags);
     }
     let sums = if subgroups { SUM_SUBGROUP } else { SUM_SHARED };
     for part in [COMMON, sums, BLOCK].iter().chain(own) {

@@ -28,6 +28,8 @@ pub(crate) struct Scratch<Buf = Buffer> {
     pub(crate) parts: Buf,
     /// Indexer scores.
     pub(crate) scores: Buf,
+    /// How many workgroups have arrived where the last goes on; zero between dispatches.
+    pub(crate) tickets: Buf,
     /// Inputs of the vocabulary projection, `[logits][n_embd]`.
     pub(crate) head: Buf,
     /// Normed states of a draft block, `[rows][HC][n_embd]`.
@@ -59,6 +61,7 @@ impl<Buf> Scratch<Buf> {
             tiles: alloc(16 * (1 + experts::most_tiles(s, rows)))?,
             parts: alloc(4 * attention::scratch(s, limits, binding))?,
             scores: alloc(4 * indexer::scratch(limits, binding))?,
+            tickets: alloc(4 * rows * s.n_head.div_ceil(8))?,
             head: alloc(4 * LOGIT_ROWS.min(rows) * s.n_embd)?,
             states: alloc(if draft { 4 * rows * HC * s.n_embd } else { 16 })?,
         })

@@ -129,6 +129,28 @@ fn a_context_beyond_the_model_is_a_usage_error() {
 }
 
 #[test]
+fn the_doctor_names_what_is_there_and_what_would_be_taken() {
+    let ran = Program::new().run(&["doctor"]);
+    let starts: Vec<&str> = ran.out.lines().map(|line| line.split(' ').next().unwrap_or_default()).collect();
+    assert_eq!(
+        (ran.code, &starts[..2], starts.last()),
+        (0, &["cpu", "cuda"][..], Some(&"a")),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    assert!(ran.out.contains("\na model file runs on: "), "{}", ran.out);
+}
+
+#[test]
+fn a_gpu_that_is_asked_for_and_not_there_is_one_line() {
+    let name = if cfg!(target_vendor = "apple") { "vulkan" } else { "metal" };
+    let ran = Program::new().run(&["-p", "hi", "--backend", name]);
+    let end = ran.err.trim_end().ends_with(": use --cpu");
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.lines().count(), end), (3, "", 1, true), "{}", ran.err);
+}
+
+#[test]
 fn a_card_that_is_asked_for_and_not_there_is_one_line() {
     let program = Program::new();
     for args in [&["--cuda", "-p", "hi"][..], &["check", "device", "--cuda"], &["server", "--cuda", "--port", "0"]] {

@@ -12,7 +12,10 @@ fn shapes() -> Vec<Shape> {
 
 /// What the shaders ask of a device at most.
 fn capabilities() -> Capabilities {
-    Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+    Capabilities::IMMEDIATES
+        | Capabilities::SUBGROUP
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::MEMORY_DECORATION_COHERENT
 }
 
 fn translate(shader: &Shader) -> Result<usize, String> {
@@ -32,7 +35,8 @@ fn translate(shader: &Shader) -> Result<usize, String> {
     resources.immediates_buffer = Some(next);
     resources.sizes_buffer = Some(next + 1);
     let options = msl::Options {
-        lang_version: (2, 4),
+        // Metal never gets those whose workgroups share memory.
+        lang_version: if shader.name.contains("FUSED") { (3, 2) } else { (2, 4) },
         per_entry_point_map: [(shader.entry.to_owned(), resources)].into(),
         fake_missing_bindings: false,
         ..msl::Options::default()
