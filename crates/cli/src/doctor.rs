@@ -10,12 +10,11 @@ use crate::{device, help, terminal};
 
 pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut args = Args::new(words, "try 'ds4 doctor --help'");
-    while let Some(item) = args.next()? {
-        match item {
-            Item::Flag(flag) if flag == "-h" || flag == "--help" => return terminal::show(out, help::DOCTOR),
-            Item::Flag(flag) => return Err(args.unknown(&flag)),
-            Item::Free(word) => return Err(args.unexpected(&word)),
-        }
+    match args.next()? {
+        None => {}
+        Some(Item::Flag(flag)) if flag == "-h" || flag == "--help" => return terminal::show(out, help::DOCTOR),
+        Some(Item::Flag(flag)) => return Err(args.unknown(&flag)),
+        Some(Item::Free(word)) => return Err(args.unexpected(&word)),
     }
     terminal::show(out, &report()?)
 }
