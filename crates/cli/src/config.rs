@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ds4_engine::SamplingParams;
+use ds4_wgpu::Api;
 
 use crate::failure::usage;
 use crate::flags::{BackendFlag, Diagnostic, Flags, PromptFlag, ThinkFlag};
@@ -117,6 +118,8 @@ pub(crate) enum Backend {
     Auto,
     Cpu,
     Cuda,
+    /// A GPU through wgpu.
+    Gpu(Api),
     /// A script, the one inside the program if no file is named.
     Stub(Option<PathBuf>),
 }
@@ -128,8 +131,16 @@ impl Backend {
             Self::Auto => "auto",
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
+            Self::Gpu(api) => api.name(),
             Self::Stub(_) => "stub",
         }
+    }
+}
+
+impl Backend {
+    /// Whether a card evaluates, with memory of its own and cache rows as stored codes.
+    pub(crate) fn is_card(&self) -> bool {
+        matches!(self, Self::Cuda | Self::Gpu(_))
     }
 }
 
@@ -204,13 +215,18 @@ pub(crate) fn runtime(flags: &Flags) -> anyhow::Result<Runtime> {
         (_, Some(_)) => return Err(usage("--stub-script needs --backend stub")),
         (BackendFlag::Auto, None) => Backend::Auto,
         (BackendFlag::Cpu, None) => Backend::Cpu,
-        (BackendFlag::Cuda, None) if flags.quality => {
-            return Err(usage("--quality and --cuda cannot be combined: a card holds cache rows as stored codes"));
-        }
         (BackendFlag::Cuda, None) => Backend::Cuda,
+        (BackendFlag::Vulkan, None) => Backend::Gpu(Api::Vulkan),
+        (BackendFlag::Metal, None) => Backend::Gpu(Api::Metal),
     };
-    if flags.device.is_some() && backend != Backend::Cuda {
-        return Err(usage("--device needs --cuda"));
+    if flags.quality && backend.is_card() {
+        let name = backend.name();
+        return Err(usage(format!(
+            "--quality and --{name} cannot be combined: a card holds cache rows as stored codes"
+        )));
+    }
+    if flags.device.is_some() && !backend.is_card() {
+        return Err(usage("--device needs --cuda, --vulkan or --metal"));
     }
     Ok(Runtime {
         backend,
@@ -318,8 +334,8 @@ mod tests {
             message(&["--cuda", "--quality"]),
             "--quality and --cuda cannot be combined: a card holds cache rows as stored codes"
         );
-        assert_eq!(message(&["--device", "1"]), "--device needs --cuda");
-        assert_eq!(message(&["--device", "1", "--cuda", "--cpu"]), "--device needs --cuda");
+        assert_eq!(message(&["--device", "1"]), "--device needs --cuda, --vulkan or --metal");
+        assert_eq!(message(&["--device", "1", "--cuda", "--cpu"]), "--device needs --cuda, --vulkan or --metal");
         let both = ["--backend", "stub", "--mtp", "f"];
         assert_eq!(message(&both), "--mtp and --backend stub cannot be combined");
         assert_eq!(message(&["--json", "--stream-json", "-p", "a"]), "--json and --stream-json cannot be combined");

@@ -17,6 +17,7 @@ use ds4_model::{
 };
 use ds4_testkit::{Report, Scope, Script, ScriptedModel, device_suite};
 use ds4_text::Tokenizer;
+use ds4_wgpu::{Api, Gpu, Wgpu};
 
 use crate::bench::{StageTimes, Timed};
 use crate::config::{Backend, DEFAULT_MODEL, ModelSource, Runtime};
@@ -74,16 +75,20 @@ fn open_draft(source: &ModelSource, shape: &Shape) -> anyhow::Result<Gguf> {
     Ok(gguf)
 }
 
-/// Most rows of a prefill step on a card, which is slow on few.
+/// Most rows of a prefill step on a card, which is slow on few; through wgpu, whose bindings are smaller.
 const CARD_ROWS: u32 = 4096;
+const GPU_ROWS: u32 = 2048;
+
+/// How GPUs are reached where the user has not said it.
+pub(crate) const NATIVE: Api = if cfg!(target_vendor = "apple") { Api::Metal } else { Api::Vulkan };
 
 /// Decides where a model runs if the user has not, and makes sure that a card which was asked for is there.
 pub(crate) fn settle(model: &ModelSource, runtime: &mut Runtime, quiet: bool) -> anyhow::Result<()> {
     match runtime.backend {
         Backend::Cuda => drop(ds4_cuda::available(runtime.device)?),
+        Backend::Gpu(api) => drop(ds4_wgpu::available(api, runtime.device)?),
         Backend::Auto => {
-            let card = || ds4_cuda::has_cards().then(|| ds4_cuda::available(runtime.device));
-            let (backend, why) = choose(model, runtime.quality, card);
+            let (backend, why) = chosen(model, runtime);
             if let Some(why) = why.filter(|_| !quiet) {
                 terminal::note(format_args!("ds4: running on the CPU: {why}"));
             }
@@ -94,22 +99,35 @@ pub(crate) fn settle(model: &ModelSource, runtime: &mut Runtime, quiet: bool) ->
     Ok(())
 }
 
-/// A usable card for a model from a file, else the CPU; and why not, where somebody might have expected it. `card` is `None`
+/// What a run without a word about it takes, and why not a card that is there.
+pub(crate) fn chosen(model: &ModelSource, runtime: &Runtime) -> (Backend, Option<String>) {
+    let card = || ds4_cuda::has_cards().then(|| ds4_cuda::available(runtime.device));
+    // A processor that imitates a GPU is no match for the CPU backend.
+    let gpu = || {
+        let real = |(at, gpu): (usize, Gpu)| (!gpu.software && ds4_wgpu::available(NATIVE, at).is_ok()).then_some(at);
+        ds4_wgpu::adapters(NATIVE).into_iter().enumerate().find_map(real) == Some(runtime.device)
+    };
+    choose(model, runtime.quality, card, gpu)
+}
+
+/// A usable card for a model from a file, else a real GPU, else the CPU; and why not, where somebody might have expected it. `card` is `None`
 /// where nobody does.
 fn choose(
     model: &ModelSource,
     quality: bool,
     card: impl FnOnce() -> Option<ds4_model::Result<Card>>,
+    gpu: impl FnOnce() -> bool,
 ) -> (Backend, Option<String>) {
     if *model == ModelSource::Embedded {
         return (Backend::Cpu, None);
     }
-    match card() {
-        None => (Backend::Cpu, None),
-        Some(Ok(card)) if quality => (Backend::Cpu, Some(format!("--quality is not for {}", card.name))),
-        Some(Ok(_)) => (Backend::Cuda, None),
-        Some(Err(error)) => (Backend::Cpu, Some(error.to_string())),
-    }
+    let why = match card() {
+        Some(Ok(card)) if quality => return (Backend::Cpu, Some(format!("--quality is not for {}", card.name))),
+        Some(Ok(_)) => return (Backend::Cuda, None),
+        Some(Err(error)) => Some(error.to_string()),
+        None => None,
+    };
+    if !quality && gpu() { (Backend::Gpu(NATIVE), None) } else { (Backend::Cpu, why) }
 }
 
 /// What a model runs on, for people.
@@ -124,6 +142,9 @@ pub(crate) fn hardware(runtime: &Runtime) -> anyhow::Result<Hardware> {
         let Card { name, uuid, .. } = ds4_cuda::available(runtime.device)?;
         return Ok(Hardware { name, uuid: Some(uuid) });
     }
+    if let Backend::Gpu(api) = runtime.backend {
+        return Ok(Hardware { name: ds4_wgpu::available(api, runtime.device)?.name, uuid: None });
+    }
     let name = format!("{}, {} threads", Isa::detect().name(), threads(runtime.threads));
     Ok(Hardware { name, uuid: None })
 }
@@ -132,6 +153,8 @@ pub(crate) fn hardware(runtime: &Runtime) -> anyhow::Result<Hardware> {
 pub(crate) fn room(runtime: &Runtime) -> anyhow::Result<Room> {
     match runtime.backend {
         Backend::Cuda => Ok(Room { free: Some(ds4_cuda::free_memory(runtime.device)?), weights: true }),
+        // wgpu does not tell: what does not fit is refused while it is brought there.
+        Backend::Gpu(_) => Ok(Room { free: None, weights: true }),
         _ => Ok(Room { free: memory::available(), weights: false }),
     }
 }
@@ -254,13 +277,18 @@ fn limits(shape: &Shape, runtime: &Runtime) -> anyhow::Result<Limits> {
 
 /// Most rows of a step.
 pub(crate) fn max_rows(runtime: &Runtime) -> u32 {
-    let default = if runtime.backend == Backend::Cuda { CARD_ROWS } else { Limits::default().max_rows };
+    let default = match runtime.backend {
+        Backend::Cuda => CARD_ROWS,
+        Backend::Gpu(_) => GPU_ROWS,
+        _ => Limits::default().max_rows,
+    };
     runtime.prefill_chunk.unwrap_or(default)
 }
 
 pub(crate) fn plan(gguf: &Gguf, draft: Option<&Gguf>, limits: Limits, runtime: &Runtime) -> anyhow::Result<MemoryPlan> {
     match runtime.backend {
         Backend::Cuda => Ok(ds4_cuda::plan(gguf, draft, limits)?),
+        Backend::Gpu(_) => Ok(ds4_wgpu::plan(gguf, draft, limits)?),
         _ => Ok(Transformer::<Cpu>::plan(gguf, draft, limits, precision(runtime).numerics())?),
     }
 }
@@ -278,14 +306,14 @@ pub(crate) fn load(
     let plan = plan_at(limits.context)?;
     if let Telling::Lines = telling {
         let backend = match &runtime.backend {
-            Backend::Cuda => format!("cuda ({})", hardware(runtime)?.name),
+            Backend::Cuda | Backend::Gpu(_) => format!("{} ({})", runtime.backend.name(), hardware(runtime)?.name),
             other => other.name().to_owned(),
         };
         terminal::note(memory::line(&plan, limits.context, &backend));
     }
     room(runtime)?.check(&plan, limits.context, plan_at)?;
     match runtime.backend {
-        Backend::Cuda => load_on_card(gguf, draft, limits, runtime, random, telling),
+        Backend::Cuda | Backend::Gpu(_) => load_on_card(gguf, draft, limits, runtime, random, telling),
         Backend::Stub(_) => Err(usage("a script cannot be measured: leave out --backend stub")),
         Backend::Cpu | Backend::Auto => {
             if runtime.warm_weights {
@@ -316,17 +344,28 @@ fn load_on_card(
     // The clock starts when kernels are there.
     let loading = Arc::new(OnceLock::<Loading>::new());
     let heard = Arc::clone(&loading);
-    let mut options = card_options(runtime, name, quiet);
-    options.progress = Some(Arc::new(move |bytes| {
+    let progress: ds4_wgpu::Progress = Arc::new(move |bytes| {
         let loaded = heard.get().map_or(0.0, |loading| loading.add(bytes));
         if let Some(part) = &part {
             part(loaded);
         }
-    }));
-    let cuda = Cuda::new(&Shape::from_gguf(gguf)?, limits, draft.is_some(), options)?;
-    let loading = loading.get_or_init(|| Loading::new(bytes, quiet));
-    let model = assemble(cuda, gguf, draft, limits, Precision::Default, random)?;
-    loading.finish(name);
+    });
+    let shape = Shape::from_gguf(gguf)?;
+    let model = if let Backend::Gpu(api) = runtime.backend {
+        let options = ds4_wgpu::Options { progress: Some(progress), ..gpu_options(api, runtime) };
+        let gpu = Wgpu::new(&shape, limits, draft.is_some(), options)?;
+        loading.get_or_init(|| Loading::new(bytes, quiet));
+        assemble(gpu, gguf, draft, limits, Precision::Default, random)?
+    } else {
+        let mut options = card_options(runtime, name, quiet);
+        options.progress = Some(progress);
+        let cuda = Cuda::new(&shape, limits, draft.is_some(), options)?;
+        loading.get_or_init(|| Loading::new(bytes, quiet));
+        assemble(cuda, gguf, draft, limits, Precision::Default, random)?
+    };
+    if let Some(loading) = loading.get() {
+        loading.finish(name);
+    }
     Ok(model)
 }
 
@@ -339,6 +378,10 @@ fn card_options(runtime: &Runtime, name: &'static str, quiet: bool) -> ds4_cuda:
         notice: if quiet { None } else { Some(Arc::new(notice)) },
         ..ds4_cuda::Options::default()
     }
+}
+
+fn gpu_options(api: Api, runtime: &Runtime) -> ds4_wgpu::Options {
+    ds4_wgpu::Options { device: runtime.device, ..ds4_wgpu::Options::new(api) }
 }
 
 fn assemble<B: Stages + 'static>(
@@ -451,6 +494,24 @@ impl Probe<Cpu> for HostClock {
     }
 }
 
+/// The same for stages that have to be waited for.
+struct WaitClock(HostClock);
+
+impl Probe<Wgpu> for WaitClock {
+    fn after(
+        &mut self,
+        gpu: &mut Wgpu,
+        stage: Stage,
+        _: &Step<ds4_wgpu::Buffer>,
+        _: &mut ds4_wgpu::Buffer,
+    ) -> ds4_model::Result<()> {
+        gpu.finish()?;
+        self.0.times.push((stage, self.0.last.elapsed().as_secs_f64()));
+        self.0.last = Instant::now();
+        Ok(())
+    }
+}
+
 /// A model, its clock, and how to read it.
 struct Clocked<B: Stages, P: Probe<B>> {
     model: Transformer<Probed<B, P>>,
@@ -484,6 +545,14 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let model = Transformer::new(probed, gguf, None, limits, Numerics::Stored)?;
             Ok((Box::new(Clocked { model, take: StageClock::take, begin: |_| () }), Some(ceiling)))
         }
+        Backend::Gpu(api) => {
+            let gpu = Wgpu::new(&shape, limits, false, gpu_options(api, runtime))?;
+            let clock = WaitClock(HostClock { times: Vec::new(), last: Instant::now() });
+            let model = Transformer::new(Probed::new(gpu, clock), gguf, None, limits, Numerics::Stored)?;
+            let take = |clock: &mut WaitClock| Ok(std::mem::take(&mut clock.0.times));
+            let begin = |clock: &mut WaitClock| clock.0.last = Instant::now();
+            Ok((Box::new(Clocked { model, take, begin }), None))
+        }
         Backend::Stub(_) => Err(usage("a script cannot be measured: leave out --backend stub")),
         Backend::Cpu | Backend::Auto => {
             let precision = precision(runtime);
@@ -513,6 +582,10 @@ pub(crate) fn check(runtime: &Runtime, scope: Scope<'_>, progress: &mut dyn FnMu
             let options = card_options(runtime, "ds4", true);
             Ok(device_suite(scope, &mut |shape, limits| Cuda::new(shape, limits, true, options.clone()), progress))
         }
+        Backend::Gpu(api) => {
+            let options = gpu_options(api, runtime);
+            Ok(device_suite(scope, &mut |shape, limits| Wgpu::new(shape, limits, true, options.clone()), progress))
+        }
         Backend::Stub(_) => Err(usage("a script has no stages: leave out --backend stub")),
     }
 }
@@ -528,12 +601,19 @@ mod tests {
             let card = Card { name: "NVIDIA H200".to_owned(), capability: (9, 0), uuid: String::new() };
             Some(Ok(card))
         };
-        assert_eq!(choose(&file, false, card), (Backend::Cuda, None));
-        assert_eq!(choose(&file, true, card), (Backend::Cpu, Some("--quality is not for NVIDIA H200".to_owned())));
-        assert_eq!(choose(&ModelSource::Embedded, false, card), (Backend::Cpu, None));
-        assert_eq!(choose(&file, false, || None), (Backend::Cpu, None));
+        let (there, missing) = (|| true, || false);
+        assert_eq!(choose(&file, false, card, there), (Backend::Cuda, None));
+        let why = "--quality is not for NVIDIA H200".to_owned();
+        assert_eq!(choose(&file, true, card, there), (Backend::Cpu, Some(why)));
+        assert_eq!(choose(&ModelSource::Embedded, false, card, there), (Backend::Cpu, None));
+        assert_eq!(choose(&file, false, || None, missing), (Backend::Cpu, None));
+        assert_eq!(choose(&file, false, || None, there), (Backend::Gpu(NATIVE), None));
+        assert_eq!(choose(&file, true, || None, there), (Backend::Cpu, None));
         let old = ds4_model::Error::Device { device: "cuda:0".to_owned(), what: "too old".to_owned() };
-        assert_eq!(choose(&file, false, || Some(Err(old))), (Backend::Cpu, Some("device cuda:0: too old".to_owned())));
+        assert_eq!(
+            choose(&file, false, || Some(Err(old)), missing),
+            (Backend::Cpu, Some("device cuda:0: too old".to_owned()))
+        );
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(crate) enum BackendFlag {
     Auto,
     Cpu,
     Cuda,
+    Vulkan,
+    Metal,
     /// A script answers.
     Stub,
 }
@@ -120,7 +122,6 @@ const LATER: &[&str] = &[
     "--coordinator",
     "--image",
     "--mtp-exact-sampling",
-    "--metal",
     "--wgpu",
     "--dspark-strict",
     "--ui-logo",
@@ -133,7 +134,7 @@ const LATER: &[&str] = &[
 const LATER_PREFIXES: &[&str] = &["--ssd-streaming", "--dist-", "--metal-graph-"];
 
 /// Devices this build can open.
-pub(crate) const BACKENDS: &[&str] = &["cpu", "cuda"];
+pub(crate) const BACKENDS: &[&str] = &["cpu", "cuda", "vulkan", "metal"];
 /// Most cards that a machine may have.
 const MOST_DEVICES: u64 = 1024;
 
@@ -192,6 +193,8 @@ impl Flags {
         match name {
             "--cpu" => self.backend = BackendFlag::Cpu,
             "--cuda" => self.backend = BackendFlag::Cuda,
+            "--vulkan" => self.backend = BackendFlag::Vulkan,
+            "--metal" => self.backend = BackendFlag::Metal,
             "--backend" => self.backend = backend(&args.text(name)?)?,
             "--device" => self.device = Some(args.int(name, 0..=MOST_DEVICES - 1)? as usize),
             _ => return Ok(false),
@@ -271,6 +274,8 @@ fn backend(name: &str) -> anyhow::Result<BackendFlag> {
     match name {
         "cpu" => Ok(BackendFlag::Cpu),
         "cuda" => Ok(BackendFlag::Cuda),
+        "vulkan" => Ok(BackendFlag::Vulkan),
+        "metal" => Ok(BackendFlag::Metal),
         "stub" => Ok(BackendFlag::Stub),
         _ => {
             let known = BACKENDS.join(", ");
@@ -327,7 +332,10 @@ mod tests {
         assert_eq!(message(&["--", "--raw"]), "unexpected argument: --raw");
         assert_eq!(message(&["--mtp-draft", "2"]), "--mtp-draft is not supported by this build");
         assert_eq!(message(&["--ssd-streaming-cache"]), "--ssd-streaming-cache is not supported by this build");
-        assert_eq!(message(&["--backend", "tpu"]), "invalid value for --backend: tpu: this build has cpu, cuda");
+        assert_eq!(
+            message(&["--backend", "tpu"]),
+            "invalid value for --backend: tpu: this build has cpu, cuda, vulkan, metal"
+        );
     }
 
     #[test]

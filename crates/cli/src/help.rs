@@ -28,8 +28,8 @@ const SHORT: &str = "\
 usage: ds4 [OPTIONS]                    chat in a terminal
        ds4 [OPTIONS] -p TEXT            answer one prompt
        ds4 [OPTIONS] < FILE             answer the prompt on standard input
-       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, logits, compare, bench, plot, eval, kv: see ds4 COMMAND
-                                        --help
+       ds4 COMMAND [OPTIONS]            server, quantize, synth, check, doctor, logits, compare, bench, plot, eval, kv: see
+                                        ds4 COMMAND --help
 
   -m, --model FILE       GGUF file (default $DS4_MODEL, ds4flash.gguf, the miniature inside)
   -p, --prompt TEXT      one prompt; - reads standard input
@@ -63,9 +63,10 @@ runtime
       --mtp FILE         GGUF file with the model's draft block; answers stay the same
   -c, --ctx N            context tokens (default 32768, less if the model was made for less)
   -t, --threads N        host threads (default: all)
-      --backend NAME     cpu, cuda (--cpu and --cuda are short for them), or stub for tests of programs: a script answers
-                         instead of the model. Default: cuda for a model file where there is a usable card, else cpu
-      --device N         number of the card for --cuda, default 0
+      --backend NAME     cpu, cuda, vulkan, metal (--cpu and so on are short for them), or stub for tests of programs: a
+                         script answers instead of the model. Default for a model file: metal on a Mac; elsewhere cuda
+                         where there is a usable card, vulkan where there is a real GPU, else cpu. See ds4 doctor
+      --device N         number of the card or GPU, default 0
       --stub-script FILE the stub's rules: JSON objects with \"when\" (a text of the last message) and \"reply\"; without a
                          script the stub repeats what it is told
       --quality          float32 cache rows: more memory, closest to the reference; on the CPU only
@@ -229,7 +230,7 @@ RUN
       --repeat N               median of N runs, default 1
       --warmup N               runs before the first one, default 1
       --concurrency LIST       decode of so many copies side by side, as in 1,2,4; needs --extended
-  -t, --threads N; --quality; --prefill-chunk N; --backend NAME; --cpu; --cuda; --device N: see --help runtime
+  -t, --threads N; --quality; --prefill-chunk N; --backend NAME; --cpu; --cuda; --vulkan; --metal; --device N: see --help runtime
 OUTPUT
       --csv FILE               instead of standard output
       --extended               more columns: ttft_ms, batch, agg_gen_tps, gen_p50_ms, gen_p99_ms, device_mem_bytes, power_w
@@ -240,6 +241,12 @@ OUTPUT
       --tag TEXT               goes into comments and JSON
       --dump-frontier-logits-dir DIR   the logits at every context, for ds4 compare
 See ds4 plot for a picture of the table.
+";
+
+pub(crate) const DOCTOR: &str = "\
+usage: ds4 doctor
+
+Shows what this machine has to evaluate on, CPU, cards and GPUs, and which of it a model file runs on unless told otherwise.
 ";
 
 pub(crate) const PLOT: &str = "\
@@ -273,7 +280,7 @@ RUN
                                        of --tokens)
       --soft-limit-think-close-rank N  that rank, default 3
       --hard-limit-reply-budget N      with N tokens left </think> is forced (default 512, at most a quarter of --tokens)
-  -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock; --backend NAME; --cpu; --cuda; --device N: see
+  -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock; --backend NAME; --cpu; --cuda; --vulkan; --metal; --device N: see
       --help runtime
 OUTPUT
       --plain                lines instead of the screen
@@ -292,7 +299,7 @@ usage: ds4 server [-m MODEL] [OPTIONS]     (also ds4-server)
 OpenAI and Anthropic APIs over HTTP, until SIGTERM or Ctrl+C: running answers are finished, a second signal ends at once.
 MODEL
   -m, --model FILE; --mtp FILE; -c, --ctx N; -t, --threads N; --quality; --warm-weights; --prefill-chunk N; --no-lock;
-      --backend NAME; --cpu; --cuda; --device N: see --help runtime
+      --backend NAME; --cpu; --cuda; --vulkan; --metal; --device N: see --help runtime
       --chdir DIR            before anything is opened
   -n, --tokens N             most tokens of an answer when the client says nothing (default 393216; the context ends it)
       --parallel N           sequences side by side (default: what half of the free memory holds, at most 64)
@@ -338,7 +345,7 @@ usage: ds4 check device [OPTIONS]
 Runs synthetic models on a backend and on the CPU side by side and compares every output of every stage; then whole models on
 the backend alone: logits, bits that must be equal, states that go from device to device. Prints a table and a last line
 'N passed, N failed'.
-      --backend NAME         cuda (also --cuda; --device N is its number), or the default cpu: the least vector instructions of
+      --backend NAME         cuda, vulkan, metal (--device N is its number), or the default cpu: the least vector instructions of
                              this machine against its best
       --quick                one small model and few steps
       --part NAME            all (default), stages or models
@@ -359,6 +366,6 @@ Runs the suites inside the program on the model, greedily, and measures it: one 
       --dialogues N          perplexity of the first N dialogues only
   -n, --tokens N             most tokens of a reply, default 1024
       --concurrency N        cases run side by side, default 8
-  -t, --threads N; --quality; --backend NAME; --cpu; --cuda; --device N: see --help runtime
+  -t, --threads N; --quality; --backend NAME; --cpu; --cuda; --vulkan; --metal; --device N: see --help runtime
 Exit code: 0 if every bar holds, 4 if one does not, 1 error, 2 usage, 130 interrupted.
 ";

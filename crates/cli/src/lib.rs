@@ -11,6 +11,7 @@ mod compare;
 mod config;
 mod conversation;
 mod device;
+mod doctor;
 mod embedded;
 mod eval;
 mod failure;
@@ -45,7 +46,7 @@ use config::{Action, Config, Surroundings};
 use flags::Flags;
 
 /// Subcommands of other parts of the family.
-const LATER: &[&str] = &["agent", "download", "doctor", "steering"];
+const LATER: &[&str] = &["agent", "download", "steering"];
 
 /// The program of the process's arguments.
 pub fn main() -> ExitCode {
@@ -84,6 +85,7 @@ fn run(words: Vec<OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
         Some("bench") => bench::main(rest, out),
         Some("eval") => eval::main(rest, out),
         Some("kv") => kv::main(rest, out),
+        Some("doctor") => doctor::main(rest, out),
         Some("plot") => plot::main(rest, out),
         Some("server") => serve::main(rest, out),
         Some(name) if LATER.contains(&name) => Err(failure::usage(format!("{name} is not supported by this build"))),

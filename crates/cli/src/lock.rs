@@ -31,6 +31,7 @@ impl Lock {
         let wanted = matches!(model, ModelSource::File(_)) && !runtime.no_lock;
         let device = match runtime.backend {
             Backend::Cuda => format!("cuda{}", runtime.device),
+            Backend::Gpu(api) => format!("{}{}", api.name(), runtime.device),
             _ => "cpu".to_owned(),
         };
         let file = if wanted { file(&device).and_then(|path| open(path).ok()) } else { None };

@@ -105,7 +105,7 @@ fn serve(mut options: Options, out: &mut dyn Write) -> anyhow::Result<()> {
 /// Reads the weights, if that was asked for, and tells how far it is. What is left to be done of it is in the result.
 fn warmed(file: &ModelFile, runtime: Runtime, progress: &(dyn Fn(f64) + Sync)) -> Runtime {
     // On a card loading itself reads the file, and tells how far it is.
-    if !runtime.warm_weights || runtime.backend == config::Backend::Cuda {
+    if !runtime.warm_weights || runtime.backend.is_card() {
         return runtime;
     }
     let (done, all) = (AtomicU64::new(0), file.gguf.file_bytes().max(1));

@@ -39,7 +39,9 @@ fn help_goes_to_standard_output_and_topics_are_known() {
 fn the_version_names_the_commit_and_the_backends() {
     let ran = Program::new().works(&["--version"]);
     assert!(
-        ran.out.starts_with("ds4 ") && ran.out.contains("commit ") && ran.out.contains("backends: cpu, cuda"),
+        ran.out.starts_with("ds4 ")
+            && ran.out.contains("commit ")
+            && ran.out.contains("backends: cpu, cuda, vulkan, metal"),
         "{}",
         ran.out
     );
@@ -65,13 +67,13 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         ),
         (&["--logprobs-top-k", "129"], "ds4: invalid value for --logprobs-top-k: 129: expected 1..128\n"),
         (&["--raw=1", "-p", "a"], "ds4: --raw takes no value: 1\n"),
-        (&["--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu, cuda\n"),
+        (&["--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu, cuda, vulkan, metal\n"),
         (&["--metal"], "ds4: --metal is not supported by this build\n"),
         (
             &["--cuda", "--quality", "-p", "a"],
             "ds4: --quality and --cuda cannot be combined: a card holds cache rows as stored codes\n",
         ),
-        (&["--device", "1", "-p", "a"], "ds4: --device needs --cuda\n"),
+        (&["--device", "1", "-p", "a"], "ds4: --device needs --cuda, --vulkan or --metal\n"),
         (&["--cuda", "--device", "x"], "ds4: invalid value for --device: x\n"),
         (&["--mtp-draft", "2"], "ds4: --mtp-draft is not supported by this build\n"),
         (&["--ssd-streaming"], "ds4: --ssd-streaming is not supported by this build\n"),
@@ -93,8 +95,11 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
             &["check", "nonsense", "f"],
             "ds4: unknown kind of check: nonsense: expected tokenizer, render, parse, logits, device or eval\n",
         ),
-        (&["check", "device", "--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu, cuda\n"),
-        (&["check", "device", "--device", "1"], "ds4: --device needs --cuda\n"),
+        (
+            &["check", "device", "--backend", "tpu"],
+            "ds4: invalid value for --backend: tpu: this build has cpu, cuda, vulkan, metal\n",
+        ),
+        (&["check", "device", "--device", "1"], "ds4: --device needs --cuda, --vulkan or --metal\n"),
         (&["check", "device", "--part", "x"], "ds4: invalid value for --part: x: expected all, stages or models\n"),
         (&["check", "parse"], "ds4: check needs at least one file\n"),
         (&["synth"], "ds4: synth needs a file to write: ds4 synth OUT\n"),
@@ -121,6 +126,28 @@ fn a_context_beyond_the_model_is_a_usage_error() {
     let ran = Program::new().run(&["-p", "a", "--ctx", "999999", "--quiet"]);
     assert_eq!(ran.code, 2);
     assert_eq!(ran.err, "ds4: invalid value for --ctx: 999999: the model was made for at most 32768\n");
+}
+
+#[test]
+fn the_doctor_names_what_is_there_and_what_would_be_taken() {
+    let ran = Program::new().run(&["doctor"]);
+    let starts: Vec<&str> = ran.out.lines().map(|line| line.split(' ').next().unwrap_or_default()).collect();
+    assert_eq!(
+        (ran.code, &starts[..2], starts.last()),
+        (0, &["cpu", "cuda"][..], Some(&"a")),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+    assert!(ran.out.contains("\na model file runs on: "), "{}", ran.out);
+}
+
+#[test]
+fn a_gpu_that_is_asked_for_and_not_there_is_one_line() {
+    let name = if cfg!(target_vendor = "apple") { "vulkan" } else { "metal" };
+    let ran = Program::new().run(&["-p", "hi", "--backend", name]);
+    let end = ran.err.trim_end().ends_with(": use --cpu");
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.lines().count(), end), (3, "", 1, true), "{}", ran.err);
 }
 
 #[test]

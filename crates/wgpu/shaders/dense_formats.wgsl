@@ -1,0 +1,23 @@
+// Products of a piece of a weight row, sixteen bytes of codes, with the inputs it stands for. `at` counts fours of inputs.
+
+fn signed_bytes(w: u32) -> vec4<f32> { return vec4<f32>(unpack4xI8(w)); }
+
+fn chain(w: vec4<f32>, v: vec4<f32>, sum: f32) -> f32 {
+    return fma(w.w, v.w, fma(w.z, v.z, fma(w.y, v.y, fma(w.x, v.x, sum))));
+}
+
+fn q8_dot(w: vec4<u32>, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32>) -> f32 {
+    return chain(signed_bytes(w.w), d, chain(signed_bytes(w.z), c, chain(signed_bytes(w.y), b, chain(signed_bytes(w.x), a, 0.0))));
+}
+
+fn f16_dot(w: vec4<u32>, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    let first = vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));
+    let second = vec4<f32>(unpack2x16float(w.z), unpack2x16float(w.w));
+    return chain(second, b, chain(first, a, 0.0));
+}
+
+// The scale of a block of Q8: two halves a word.
+fn half_of(word: u32, odd: u32) -> f32 {
+    let both = unpack2x16float(word);
+    return select(both.x, both.y, odd != 0u);
+}

@@ -1,0 +1,175 @@
+// hc_pre: collapse of the hyper-connection streams, the sublayer's norm, and what its post step needs (docs/model.md).
+//   m = rms(streams) . fn (OUTPUTS outputs over HC * N_EMBD); pre = sigmoid + eps, post = 2 sigmoid, C = Sinkhorn(softmax)
+//   x = norm(sum_h pre_h X[h])
+// The head does the same with the pre weights alone (OUTPUTS = HC), for rows that want logits.
+// Products are cut in parts of 1024 columns, so that a row's bits do not depend on its neighbours: [row][part][32], the last the
+// sum of squares.
+// With FUSED the last part of a row to be there makes its collapse too.
+
+struct Args { fn_at: u32, format: u32, scale: u32, base: u32, norm: u32, pad0: u32, pad1: u32, pad2: u32 }
+var<immediate> args: Args;
+
+const PARTS = HC * N_EMBD / 1024u;
+
+@group(0) @binding(0) var<storage, read> step: array<StepRow>;
+@group(0) @binding(1) var<storage, read> streams: array<vec4<f32>>;
+//if PRODUCTS
+@group(0) @binding(2) var<storage, read> weights: array<u32>;
+//if FUSED
+@coherent @group(0) @binding(3) var<storage, read_write> partial: array<f32>;
+@group(0) @binding(4) var<storage, read> values: array<f32>; // scale, base and norm
+@group(0) @binding(5) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> mix: array<f32>;
+@group(0) @binding(7) var<storage, read_write> tickets: array<atomic<u32>>;
+//else
+@group(0) @binding(3) var<storage, read_write> partial: array<f32>;
+//end
+//else
+@group(0) @binding(2) var<storage, read> values: array<f32>;
+@group(0) @binding(3) var<storage, read> partial: array<f32>;
+@group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> mix: array<f32>;
+//end
+//if PRODUCTS
+
+var<workgroup> shares: array<f32, 256u * (OUTPUTS + 1u)>;
+var<workgroup> eighths: array<f32, 8u * (OUTPUTS + 1u)>;
+
+// grid: (PARTS, rows, 1), 256 invocations of four columns
+@compute @workgroup_size(256)
+fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    let row = wg.y;
+    if (OUTPUTS == HC && step[row].logits == NO_LOGITS) { return; }
+    let column = 256u * wg.x + tid; // in fours
+    let v = streams[row * HC * N_EMBD / 4u + column];
+    for (var o = 0u; o < OUTPUTS; o += 1u) {
+        let at = o * HC * N_EMBD + 4u * column;
+        var w: vec4<f32>;
+        if (args.format == FORMAT_F16) {
+            let i = args.fn_at + at / 2u;
+            w = vec4<f32>(unpack2x16float(weights[i]), unpack2x16float(weights[i + 1u]));
+        } else {
+            let i = args.fn_at + at;
+            w = bitcast<vec4<f32>>(vec4<u32>(weights[i], weights[i + 1u], weights[i + 2u], weights[i + 3u]));
+        }
+        shares[o * 256u + tid] = chain(w, v, 0.0);
+    }
+    shares[OUTPUTS * 256u + tid] = chain(v, v, 0.0);
+    workgroupBarrier();
+    if (tid < 8u * (OUTPUTS + 1u)) {
+        var sum = 0.0;
+        for (var i = 0u; i < 32u; i += 1u) { sum += shares[(tid / 8u) * 256u + 8u * i + tid % 8u]; }
+        eighths[tid] = sum;
+    }
+    workgroupBarrier();
+    if (tid <= OUTPUTS) {
+        var sum = 0.0;
+        for (var i = 0u; i < 8u; i += 1u) { sum += eighths[8u * tid + i]; }
+        partial[(row * PARTS + wg.x) * 32u + tid] = sum;
+    }
+//if FUSED
+    if (!is_last(row, PARTS, tid)) { return; }
+    collapse(row, tid);
+    if (OUTPUTS > HC && tid == 0u) { write_mix(row); }
+//end
+}
+//end
+//if COLLAPSE
+var<workgroup> m: array<f32, 32>;
+
+// Softmax over destinations, then alternating normalisation that ends on columns; c[source] is a vector over destinations.
+fn sinkhorn(c_in: mat4x4<f32>) -> mat4x4<f32> {
+    var c = c_in;
+    for (var a = 0u; a < HC; a += 1u) {
+        let r = c[a];
+        let e = exp(r - max(max(r.x, r.y), max(r.z, r.w)));
+        c[a] = e / (e.x + e.y + e.z + e.w) + HC_EPS;
+    }
+    for (var i = 0u; i < SINKHORN; i += 1u) {
+        if (i > 0u) {
+            for (var a = 0u; a < HC; a += 1u) {
+                let r = c[a];
+                c[a] = r / (r.x + r.y + r.z + r.w + HC_EPS);
+            }
+        }
+        let inverse = 1.0 / (c[0] + c[1] + c[2] + c[3] + HC_EPS);
+        c[0] *= inverse; c[1] *= inverse; c[2] *= inverse; c[3] *= inverse;
+    }
+    return c;
+}
+
+fn write_mix(row: u32) {
+    var c: mat4x4<f32>;
+    let scale = values[args.scale + 2u];
+    for (var a = 0u; a < HC; a += 1u) {
+        let i = 2u * HC + a * HC;
+        c[a] = vec4<f32>(
+            m[i] * scale + values[args.base + i], m[i + 1u] * scale + values[args.base + i + 1u],
+            m[i + 2u] * scale + values[args.base + i + 2u], m[i + 3u] * scale + values[args.base + i + 3u]);
+    }
+    c = sinkhorn(c);
+    for (var i = 0u; i < HC; i += 1u) {
+        mix[row * MIX + i] = 2.0 * sigmoid(m[HC + i] * values[args.scale + 1u] + values[args.base + HC + i]);
+        for (var b = 0u; b < HC; b += 1u) { mix[row * MIX + HC + i * HC + b] = c[i][b]; }
+    }
+}
+
+// The outputs of the row, normed.
+fn sum_parts(row: u32, tid: u32) {
+    if (tid <= OUTPUTS) {
+        var sum = 0.0;
+        for (var p = 0u; p < PARTS; p += 1u) { sum += partial[(row * PARTS + p) * 32u + tid]; }
+        m[tid] = sum;
+    }
+    workgroupBarrier();
+    let inverse = inverseSqrt(m[OUTPUTS] / f32(HC * N_EMBD) + RMS_EPS);
+    workgroupBarrier();
+    if (tid < OUTPUTS) { m[tid] *= inverse; }
+    workgroupBarrier();
+}
+
+// The collapsed and normed row.
+fn collapse(row: u32, tid: u32) {
+    var to = row;
+    if (OUTPUTS == HC) {
+        to = step[row].logits;
+        if (to == NO_LOGITS) { return; }
+    }
+    sum_parts(row, tid);
+    var pre: array<f32, HC>;
+    for (var h = 0u; h < HC; h += 1u) { pre[h] = sigmoid(m[h] * values[args.scale] + values[args.base + h]) + HC_EPS; }
+    const CHUNKS = (N_EMBD / 4u + 255u) / 256u;
+    var y: array<vec4<f32>, CHUNKS>;
+    var squares = 0.0;
+    for (var i = 0u; i < CHUNKS; i += 1u) {
+        let d = 256u * i + tid;
+        y[i] = vec4<f32>();
+        if (d < N_EMBD / 4u) {
+            for (var h = 0u; h < HC; h += 1u) { y[i] += pre[h] * streams[(row * HC + h) * (N_EMBD / 4u) + d]; }
+        }
+        squares += dot(y[i], y[i]);
+    }
+    let scale = inverseSqrt(block_sum(squares, tid) / f32(N_EMBD) + RMS_EPS);
+    for (var i = 0u; i < CHUNKS; i += 1u) {
+        let d = 256u * i + tid;
+        if (d < N_EMBD / 4u) {
+            let w = args.norm + 4u * d;
+            x[to * (N_EMBD / 4u) + d] = y[i] * scale * vec4<f32>(values[w], values[w + 1u], values[w + 2u], values[w + 3u]);
+        }
+    }
+}
+
+//if PRODUCTS
+//else
+// grid: (2, rows, 1), 256 invocations: the collapse, and beside it the matrix. The head: (1, rows, 1).
+@compute @workgroup_size(256)
+fn hc_collapse(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    if (wg.x == 0u) {
+        collapse(wg.y, tid);
+        return;
+    }
+    sum_parts(wg.y, tid);
+    if (tid == 0u) { write_mix(wg.y); }
+}
+//end
+//end

@@ -1,0 +1,95 @@
+//! Stage `attend`: sums of parts of the visible rows, then their combination.
+
+use bytemuck::{Pod, Zeroable};
+use ds4_model::{LayerKv, Limits, Queries, Result, Shape, Step, visible_rows};
+
+use crate::backend::{Wgpu, small};
+use crate::device::Buffer;
+use crate::program::Kernel;
+use crate::weight::Weight;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Args {
+    ratio: u32,
+    parts: u32,
+    first_row: u32,
+    per_part: u32,
+    window_per_slot: u32,
+    rows_per_slot: u32,
+    sinks: u32,
+    rope: u32,
+}
+
+pub(crate) const ATTEND: Kernel = Kernel::new("attend", &["SPLIT"]);
+pub(crate) const COMBINE: Kernel = Kernel::new("attend_combine", &["COMBINE"]);
+
+pub(crate) const FUSED: Kernel = Kernel::new("attend", &["SPLIT", "COMBINE", "FUSED"]);
+
+/// Visible rows of a part in a small step; in a long one a row's heads are enough work to share out.
+const PART: usize = 64;
+/// Sums that are held at a time, if one row has not more.
+const FLOATS: usize = 32 << 20;
+/// Heads of a workgroup.
+const HEADS: usize = 8;
+
+/// Rows that a query at the end of the context sees.
+fn visible(s: &Shape, ratio: u32, context: u32) -> usize {
+    let compressed = visible_rows(context - 1, ratio) as usize;
+    let window = s.window.min(context as usize);
+    window + if ratio == 4 { compressed.min(s.index_top_k) } else { compressed }
+}
+
+fn row_floats(s: &Shape, parts: usize) -> usize {
+    parts * s.n_head * (s.head_dim + 2)
+}
+
+/// Floats of sums for the longest context.
+pub(crate) fn scratch(s: &Shape, limits: Limits, binding: u64) -> usize {
+    let longest = s.ratios.iter().map(|&ratio| visible(s, ratio, limits.context)).max().unwrap_or(1);
+    let one = row_floats(s, longest.div_ceil(PART).max(1));
+    (limits.max_rows as usize * one).min(FLOATS.min((binding / 4) as usize).max(one))
+}
+
+pub(crate) fn attend(
+    gpu: &mut Wgpu,
+    step: &Step<Buffer>,
+    sinks: &Weight,
+    q: &Queries<Buffer>,
+    kv: &LayerKv<Buffer>,
+    (selected, heads): (&Buffer, &Buffer),
+) -> Result<()> {
+    let ratio = kv.compressed.as_ref().map_or(0, |c| c.ratio);
+    let longest = visible(&gpu.shape, ratio, step.context);
+    let per_part = if small(step.n) { PART } else { longest };
+    let parts = longest.div_ceil(per_part);
+    let n_head = gpu.shape.n_head;
+    let sums = gpu.scratch.parts.clone();
+    let at_once = (sums.bytes / 4 / row_floats(&gpu.shape, parts)).max(1);
+    let rows = kv.compressed.as_ref().map_or(&kv.window, |c| &c.rows);
+    let (values, rope) = (gpu.values.clone(), gpu.rope(ratio));
+    for first in (0..step.n).step_by(at_once) {
+        let n = at_once.min(step.n - first) as u32;
+        let args = Args {
+            ratio,
+            parts: parts as u32,
+            first_row: first as u32,
+            per_part: per_part as u32,
+            window_per_slot: kv.window.per_slot as u32,
+            rows_per_slot: rows.per_slot as u32,
+            sinks: sinks.at(),
+            rope: 0,
+        };
+        let grid = [parts as u32, n_head.div_ceil(HEADS) as u32, n];
+        let mut buffers = vec![&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &sums];
+        if gpu.device.abilities.coherent {
+            let tickets = gpu.scratch.tickets.clone();
+            buffers.extend([&values, &rope, heads, &tickets]);
+            gpu.dispatch(FUSED, grid, &args, &buffers)?;
+            continue;
+        }
+        gpu.dispatch(ATTEND, grid, &args, &buffers)?;
+        gpu.dispatch(COMBINE, [n_head as u32, n, 1], &args, &[&step.rows, &sums, &values, &rope, heads])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Products with dense matrices: several of one input in one dispatch where their weights share a buffer.
+
+use std::collections::HashMap;
+
+use bytemuck::{Pod, Zeroable};
+use ds4_model::Result;
+
+use crate::backend::{SMALL, Wgpu};
+use crate::device::Buffer;
+use crate::program::{BATCH, Kernel};
+use crate::weight::Weight;
+
+/// A matrix and what becomes of its product.
+pub(crate) struct Product<'a> {
+    pub(crate) w: &'a Weight,
+    /// First output in a row of them.
+    pub(crate) to: usize,
+    /// Weight rows that share a part of the input; all of them unless the matrix is one of several in one.
+    pub(crate) group: usize,
+}
+
+impl<'a> Product<'a> {
+    pub(crate) fn new(w: &'a Weight, to: usize) -> Product<'a> {
+        Product { w, to, group: w.m }
+    }
+}
+
+/// Rows of floats.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub(crate) data: &'a Buffer,
+    pub(crate) stride: usize,
+}
+
+/// Where outputs go.
+#[derive(Clone, Copy)]
+pub(crate) enum Out<'a> {
+    Rows(Matrix<'a>),
+    /// Into the streams, by the mix of each row.
+    Post {
+        streams: &'a Buffer,
+        mix: &'a Buffer,
+    },
+}
+
+/// As `Segment` in `dense.wgsl`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Segment {
+    codes: u32,
+    scales: u32,
+    rows: u32,
+    first: u32,
+    to: u32,
+    format: u32,
+    group_rows: u32,
+    group_first: u32,
+}
+const _: () = assert!(size_of::<Segment>() == 32);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Args {
+    n: u32,
+    k: u32,
+    x_stride: u32,
+    out_stride: u32,
+    segments: u32,
+    x_first: u32,
+    pad: [u32; 2],
+}
+
+pub(crate) const DENSE: Kernel = Kernel::new("dense", &[]);
+pub(crate) const DENSE_MANY: Kernel = Kernel::new("dense", &["MANY"]).variant(BATCH);
+pub(crate) const DENSE_POST: Kernel = Kernel::new("dense", &["POST"]);
+pub(crate) const DENSE_POST_MANY: Kernel = Kernel::new("dense", &["POST", "MANY"]).variant(BATCH);
+
+pub(crate) const ROWS: Kernel = Kernel::new("dense_rows", &[]);
+pub(crate) const ROWS_POST: Kernel = Kernel::new("dense_rows", &["POST"]);
+
+/// Weight rows of a workgroup, of few rows and of many.
+const BLOCK: usize = 16;
+const TILE: usize = 64;
+
+/// Segments of weights in one buffer, on the device.
+#[derive(Clone)]
+struct Table {
+    weights: Buffer,
+    segments: Buffer,
+    count: u32,
+    blocks: u32,
+}
+
+/// Whether products are made in tiles, and of each its weight and its first output.
+type Key = (bool, Vec<(u64, usize)>);
+
+/// Tables by the products they are for.
+#[derive(Default)]
+pub(crate) struct Tables {
+    made: HashMap<Key, Vec<Table>>,
+}
+
+impl Wgpu {
+    /// `out[row][to + m] = sum_k w[m][k] x[row][k]` for every product and `n` rows.
+    pub(crate) fn products(&mut self, n: usize, products: &[Product<'_>], x: Matrix<'_>, out: Out<'_>) -> Result<()> {
+        // A tile serves one part of the input: of narrow groups the streaming kernels make long products too.
+        let tiled = n > SMALL && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(TILE));
+        let key = (tiled, products.iter().map(|p| (p.w.id, p.to)).collect::<Vec<_>>());
+        if !self.tables.made.contains_key(&key) {
+            let made = self.tables_of(products, if tiled { TILE } else { BLOCK })?;
+            self.tables.made.insert(key.clone(), made);
+        }
+        let tables = self.tables.made[&key].clone();
+        let batch = match n {
+            _ if tiled => TILE as u32,
+            1 => 1,
+            _ => BATCH,
+        };
+        let (kernel, stride) = match (out, n) {
+            (Out::Rows(rows), _) if tiled => (ROWS, rows.stride),
+            (Out::Post { .. }, _) if tiled => (ROWS_POST, 0),
+            (Out::Rows(rows), 1) => (DENSE, rows.stride),
+            (Out::Rows(rows), _) => (DENSE_MANY, rows.stride),
+            (Out::Post { .. }, 1) => (DENSE_POST, 0),
+            (Out::Post { .. }, _) => (DENSE_POST_MANY, 0),
+        };
+        for table in &tables {
+            let args = Args {
+                n: n as u32,
+                k: products[0].w.k as u32,
+                x_stride: (x.stride / 4) as u32,
+                out_stride: stride as u32,
+                segments: table.count,
+                x_first: 0,
+                pad: [0; 2],
+            };
+            let grid = [table.blocks, (n as u32).div_ceil(batch), 1];
+            let mut buffers = vec![&table.segments, &table.weights, &table.weights, x.data];
+            match out {
+                Out::Rows(rows) => buffers.push(rows.data),
+                Out::Post { streams, mix } => buffers.extend([streams, mix]),
+            }
+            self.dispatch(kernel, grid, &args, &buffers)?;
+        }
+        Ok(())
+    }
+
+    fn tables_of(&mut self, products: &[Product<'_>], block: usize) -> Result<Vec<Table>> {
+        let mut by_buffer: Vec<(Buffer, Vec<Segment>, u32)> = Vec::new();
+        for product in products {
+            for part in &product.w.parts {
+                let found = by_buffer.iter().position(|(buffer, ..)| buffer.id == part.data.id);
+                let at = found.unwrap_or_else(|| {
+                    by_buffer.push((part.data.clone(), Vec::new(), 0));
+                    by_buffer.len() - 1
+                });
+                let (_, segments, blocks) = &mut by_buffer[at];
+                segments.push(Segment {
+                    codes: part.codes / 4,
+                    scales: part.scales,
+                    rows: part.rows as u32,
+                    first: *blocks,
+                    to: (product.to + part.first) as u32,
+                    format: product.w.format as u32,
+                    group_rows: product.group as u32,
+                    group_first: part.first as u32,
+                });
+                *blocks += part.rows.div_ceil(block) as u32;
+            }
+        }
+        let table = |(weights, segments, blocks): (Buffer, Vec<Segment>, u32)| {
+            let buffer = self.device.alloc(size_of_val(segments.as_slice()))?;
+            self.device.write(&buffer, 0, bytemuck::cast_slice(&segments))?;
+            Ok(Table { weights, segments: buffer, count: segments.len() as u32, blocks })
+        };
+        by_buffer.into_iter().map(table).collect()
+    }
+}

@@ -1,0 +1,303 @@
+//! One adapter: what it can do, its device and queue, memory, and what went wrong on it. wgpu reports errors to a handler, later
+//! than they arise; here they are kept and handed out as the error of the next call that can have one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ds4_model::{Error, Result};
+use wgpu::{Features, Limits};
+
+/// How a GPU is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// Linux, Windows and others.
+    Vulkan,
+    /// Apple's machines.
+    Metal,
+}
+
+impl Api {
+    /// As flags and messages say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Api::Vulkan => "vulkan",
+            Api::Metal => "metal",
+        }
+    }
+
+    fn backends(self) -> wgpu::Backends {
+        match self {
+            Api::Vulkan => wgpu::Backends::VULKAN,
+            Api::Metal => wgpu::Backends::METAL,
+        }
+    }
+}
+
+/// An adapter as its driver presents it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// As in "NVIDIA H200".
+    pub name: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// How it is reached.
+    pub api: Api,
+    /// A processor that imitates a GPU: right, but slower than the CPU backend.
+    pub software: bool,
+}
+
+/// Every adapter of an API, in the order of the driver.
+pub fn adapters(api: Api) -> Vec<Gpu> {
+    found(api).iter().map(|adapter| described(api, adapter)).collect()
+}
+
+/// The adapter with this number, if models can run on it.
+///
+/// # Errors
+/// None there, or one without what the shaders need; the message says what to do.
+pub fn available(api: Api, ordinal: usize) -> Result<Gpu> {
+    let adapter = pick(api, ordinal)?;
+    let gpu = described(api, &adapter);
+    needs(&adapter).map_err(|what| failed(&gpu.name, what))?;
+    Ok(gpu)
+}
+
+fn found(api: Api) -> Vec<wgpu::Adapter> {
+    if !wgpu::Instance::enabled_backend_features().contains(api.backends()) {
+        return Vec::new();
+    }
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = api.backends();
+    // Validation layers are for the tests of drivers; software adapters have to be asked for.
+    descriptor.flags = wgpu::InstanceFlags::ALLOW_UNDERLYING_NONCOMPLIANT_ADAPTER;
+    let instance = wgpu::Instance::new(descriptor);
+    pollster::block_on(instance.enumerate_adapters(api.backends()))
+}
+
+fn described(api: Api, adapter: &wgpu::Adapter) -> Gpu {
+    let info = adapter.get_info();
+    let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
+    Gpu { name: info.name, driver, api, software: info.device_type == wgpu::DeviceType::Cpu }
+}
+
+fn failed(device: &str, what: impl Into<String>) -> Error {
+    Error::Device { device: device.to_owned(), what: what.into() }
+}
+
+fn pick(api: Api, ordinal: usize) -> Result<wgpu::Adapter> {
+    let mut all = found(api);
+    let device = format!("{}:{ordinal}", api.name());
+    if all.is_empty() {
+        let what = match api {
+            Api::Vulkan => "no Vulkan adapter found: install the GPU's driver with its part for Vulkan, or: use --cpu",
+            Api::Metal => "no Metal adapter found, which Macs alone have: use --cpu",
+        };
+        return Err(failed(&device, what));
+    }
+    if ordinal >= all.len() {
+        let what = format!("the driver shows {} adapters, counted from 0", all.len());
+        return Err(failed(&device, what));
+    }
+    Ok(all.swap_remove(ordinal))
+}
+
+/// Bytes of parameters that a dispatch takes along.
+const IMMEDIATES: u32 = 64;
+/// Workgroup memory of the largest shader.
+const WORKGROUP: u32 = 32 << 10;
+
+/// Whether the adapter has what no shader can do without, or what is missing.
+fn needs(adapter: &wgpu::Adapter) -> std::result::Result<(), String> {
+    let limits = adapter.limits();
+    if !adapter.features().contains(Features::IMMEDIATES) || limits.max_immediate_size < IMMEDIATES {
+        return Err(format!("takes no {IMMEDIATES} bytes of immediate data: use --cpu"));
+    }
+    let rules = [
+        (limits.max_compute_workgroup_storage_size, WORKGROUP, "bytes of workgroup memory"),
+        (limits.max_compute_invocations_per_workgroup, 256, "invocations of a workgroup"),
+        (limits.max_storage_buffers_per_shader_stage, 10, "storage buffers"),
+        (limits.max_compute_workgroups_per_dimension, 65_535, "workgroups of a dimension"),
+    ];
+    match rules.into_iter().find(|(found, least, _)| found < least) {
+        Some((found, least, what)) => Err(format!("{found} {what}, expected {least}: use --cpu")),
+        None => Ok(()),
+    }
+}
+
+/// What shaders and layouts follow from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Abilities {
+    /// Subgroups, and all of them of 32.
+    pub(crate) subgroups: bool,
+    /// Workgroups of a dispatch can read what others of it have written.
+    pub(crate) coherent: bool,
+    /// Most bytes of a storage binding, a multiple of 256.
+    pub(crate) binding: u64,
+    /// Most bytes of weights in a binding.
+    pub(crate) weights: u64,
+}
+
+/// An open adapter.
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) raw: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) abilities: Abilities,
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+/// Memory of a device.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    pub(crate) raw: wgpu::Buffer,
+    pub(crate) bytes: usize,
+    /// Tells buffers apart for as long as the program runs.
+    pub(crate) id: u64,
+}
+
+/// What a test may take away from an adapter.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Without {
+    pub(crate) subgroups: bool,
+    pub(crate) coherent: bool,
+    pub(crate) weights: Option<u64>,
+}
+
+impl Device {
+    pub(crate) fn open(api: Api, ordinal: usize, without: Without) -> Result<Device> {
+        let adapter = pick(api, ordinal)?;
+        let info = adapter.get_info();
+        let name = info.name.clone();
+        needs(&adapter).map_err(|what| failed(&name, what))?;
+        let has = adapter.features();
+        let wanted = Features::IMMEDIATES | (has & (Features::SUBGROUP | Features::MEMORY_DECORATION_COHERENT));
+        let coherent = api == Api::Vulkan && has.contains(Features::MEMORY_DECORATION_COHERENT) && !without.coherent;
+        let limits = Limits { max_immediate_size: IMMEDIATES, ..adapter.limits() };
+        let subgroups = has.contains(Features::SUBGROUP)
+            && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
+            && !without.subgroups;
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let binding = most & !255;
+        let weights = without.weights.unwrap_or(binding).min(binding) & !255;
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: None,
+            required_features: wanted,
+            required_limits: limits,
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        });
+        let (device, queue) =
+            pollster::block_on(request).map_err(|e| failed(&name, format!("cannot be opened: {e}: use --cpu")))?;
+        let fault = Arc::new(Mutex::new(None));
+        let (errors, losses) = (Arc::clone(&fault), Arc::clone(&fault));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| keep(&errors, describe(&error))));
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
+            }
+        });
+        Ok(Device { name, raw: device, queue, abilities: Abilities { subgroups, coherent, binding, weights }, fault })
+    }
+
+    /// An error of this device.
+    pub(crate) fn error(&self, what: impl Into<String>) -> Error {
+        failed(&self.name, what)
+    }
+
+    /// What has gone wrong since the last call.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(what) => Err(self.error(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Zeroed memory that a binding can hold as a whole.
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        let size = (bytes.max(16) as u64).next_multiple_of(16);
+        if size > self.abilities.binding {
+            let most = self.abilities.binding;
+            let what =
+                format!("{size} bytes in one piece, the adapter binds at most {most}: use a shorter context (-c)");
+            return Err(self.error(what));
+        }
+        self.alloc_raw(size)
+    }
+
+    fn alloc_raw(&self, size: u64) -> Result<Buffer> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let raw =
+            self.raw.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+        self.check()?;
+        Ok(Buffer { raw, bytes: size as usize, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+    }
+
+    /// Writes `src` at byte `at`, before everything submitted later. Both are whole words.
+    pub(crate) fn write(&self, dst: &Buffer, at: usize, src: &[u8]) -> Result<()> {
+        if !src.is_empty() {
+            self.queue.write_buffer(&dst.raw, at as u64, src);
+        }
+        self.check()
+    }
+
+    /// Waits for everything submitted.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        let outcome = self.raw.poll(poll);
+        self.check()?;
+        outcome.map(drop).map_err(|e| self.error(format!("does not answer: {e}: start again, or use --cpu")))
+    }
+
+    /// Waits for everything submitted, then copies bytes from `at` on, by way of `landing`.
+    pub(crate) fn read(&self, landing: &wgpu::Buffer, src: &Buffer, at: usize, dst: &mut [u8]) -> Result<()> {
+        let most = landing.size() as usize;
+        for (i, piece) in dst.chunks_mut(most).enumerate() {
+            let (from, len) = ((at + i * most) as u64, (piece.len() as u64).next_multiple_of(4));
+            let mut encoder = self.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(&src.raw, from, landing, 0, Some(len));
+            self.queue.submit([encoder.finish()]);
+            let slice = landing.slice(..len);
+            slice.map_async(wgpu::MapMode::Read, |_| ());
+            self.wait()?;
+            let mapped = slice.get_mapped_range().map_err(|e| self.error(format!("cannot be read: {e}")))?;
+            piece.copy_from_slice(&mapped[..piece.len()]);
+            drop(mapped);
+            landing.unmap();
+        }
+        self.check()
+    }
+
+    /// Memory that `read` goes through.
+    pub(crate) fn landing(&self, bytes: u64) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.raw.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes,
+            usage,
+            mapped_at_creation: false,
+        });
+        self.check()?;
+        Ok(buffer)
+    }
+}
+
+/// A step that takes longer has hung: no step of the largest batch takes a tenth of it on a GPU that is worth using.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+/// The first of several errors is the one that says most.
+fn keep(fault: &Mutex<Option<String>>, what: String) {
+    fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what);
+}
+
+fn describe(error: &wgpu::Error) -> String {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => {
+            "out of memory: use a shorter context (-c), fewer slots, a smaller model, or --cpu".to_owned()
+        }
+        wgpu::Error::Validation { description, .. } => format!("refuses a command: {description}: use --cpu"),
+        wgpu::Error::Internal { description, .. } => format!("fails: {description}: use --cpu"),
+    }
+}

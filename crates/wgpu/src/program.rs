@@ -1,0 +1,263 @@
+//! Shaders: their text for a model's counts and an adapter's abilities, and pipelines made of it when first used.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use ds4_model::{Result, Shape};
+
+use crate::device::Device;
+use crate::weight::Format;
+
+/// Rows of x that a group of lanes multiplies with a weight row it has read, in steps of several rows.
+pub(crate) const BATCH: u32 = 4;
+
+/// One entry point and how its text is put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kernel {
+    /// Entry point.
+    pub(crate) entry: &'static str,
+    /// What `//if` of the text asks for.
+    pub(crate) flags: &'static [&'static str],
+    /// Weight format of the experts, if it has to do with them.
+    pub(crate) format: Option<Format>,
+    /// Number that the text knows as VARIANT: rows of x, or outputs of a hyper-connection.
+    pub(crate) variant: u32,
+}
+
+impl Kernel {
+    pub(crate) const fn new(entry: &'static str, flags: &'static [&'static str]) -> Kernel {
+        Kernel { entry, flags, format: None, variant: 0 }
+    }
+
+    pub(crate) const fn variant(self, variant: u32) -> Kernel {
+        Kernel { variant, ..self }
+    }
+
+    pub(crate) const fn format(self, format: Format) -> Kernel {
+        Kernel { format: Some(format), ..self }
+    }
+}
+
+const COMMON: &str = include_str!("../shaders/common.wgsl");
+const SUM_SHARED: &str = include_str!("../shaders/sum_shared.wgsl");
+const SUM_SUBGROUP: &str = include_str!("../shaders/sum_subgroup.wgsl");
+const BLOCK: &str = include_str!("../shaders/block.wgsl");
+const ENCODE: &str = include_str!("../shaders/encode.wgsl");
+const ROW: &str = include_str!("../shaders/row.wgsl");
+const FORMATS: &str = include_str!("../shaders/dense_formats.wgsl");
+const EXPERT_FORMATS: &str = include_str!("../shaders/expert_formats.wgsl");
+const EXPERT_TILE: &str = include_str!("../shaders/expert_tile.wgsl");
+const GEMM: &str = include_str!("../shaders/gemm.wgsl");
+const EXPERT_DOT: &str = include_str!("../shaders/expert_dot.wgsl");
+
+const LAST: &str = include_str!("../shaders/last.wgsl");
+
+const EMBED: &str = include_str!("../shaders/embed.wgsl");
+const HC: &str = include_str!("../shaders/hc.wgsl");
+const DENSE: &str = include_str!("../shaders/dense.wgsl");
+const PROJECT: &str = include_str!("../shaders/project.wgsl");
+const QUERY: &str = include_str!("../shaders/query.wgsl");
+const COMPRESSOR: &str = include_str!("../shaders/compressor.wgsl");
+const INDEXER: &str = include_str!("../shaders/indexer.wgsl");
+const ATTENTION: &str = include_str!("../shaders/attention.wgsl");
+const ROUTER: &str = include_str!("../shaders/router.wgsl");
+const EXPERTS: &str = include_str!("../shaders/experts.wgsl");
+const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
+const EXPERTS_DOWN: &str = include_str!("../shaders/experts_down.wgsl");
+const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
+const DRAFT: &str = include_str!("../shaders/draft.wgsl");
+
+/// The stage's own text, what it builds on, and the invocations of a workgroup.
+fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
+    match kernel.entry {
+        "embed" => (&[EMBED], 256),
+        "hc_products" | "hc_collapse" => (&[FORMATS, HC], 256),
+        "dense" => (&[FORMATS, DENSE], 256),
+        "project" => (&[ENCODE, ROW, PROJECT], 128),
+        "query" => (&[ENCODE, ROW, QUERY], 128),
+        "compress_append" => (&[ENCODE, ROW, COMPRESSOR], 128),
+        "compress_keep" => (&[COMPRESSOR], 128),
+        "index_score" | "index_choose" => (&[ENCODE, INDEXER], 256),
+        "attend" => (&[FORMATS, ENCODE, ATTENTION], 256),
+        "attend_combine" => (&[FORMATS, ENCODE, ATTENTION], 128),
+        "route" => (&[ROUTER], 256),
+        "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
+        "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
+        "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
+        "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
+        "experts_group" => (&[EXPERT_ROWS], 256),
+        "experts_sum" => (&[EXPERTS], 256),
+        _ => (&[FORMATS, DRAFT], 256),
+    }
+}
+
+/// The text of a kernel for a shape.
+pub(crate) fn text(kernel: Kernel, s: &Shape, subgroups: bool) -> String {
+    let (own, threads) = parts(kernel);
+    let mut out = constants(s, threads, kernel);
+    let mut flags: Vec<&str> = kernel.flags.to_vec();
+    if let Some(format) = kernel.format {
+        flags.push(format.flag());
+    }
+    if flags.contains(&"FUSED") {
+        append(&mut out, LAST, &flags);
+    }
+    let sums = if subgroups { SUM_SUBGROUP } else { SUM_SHARED };
+    for part in [COMMON, sums, BLOCK].iter().chain(own) {
+        append(&mut out, part, &flags);
+    }
+    out
+}
+
+/// Counts of the model. Floats are given in full, so that the shader has the bits of the host.
+fn constants(s: &Shape, threads: u32, kernel: Kernel) -> String {
+    let mut out = String::new();
+    let counts = [
+        ("THREADS", threads as usize),
+        ("N_EMBD", s.n_embd),
+        ("N_HEAD", s.n_head),
+        ("Q_LORA", s.q_lora_dim),
+        ("N_INDEX_HEAD", s.n_index_head),
+        ("TOP_K", s.index_top_k),
+        ("N_EXPERT", s.n_expert),
+        ("N_USED", s.n_expert_used),
+        ("FF", s.ff_dim),
+        ("SINKHORN", s.sinkhorn_iters),
+        ("BATCH", kernel.variant.max(1) as usize),
+        ("OUTPUTS", kernel.variant as usize),
+        ("DIM", kernel.variant as usize),
+        ("FORMAT_Q8", Format::Q8 as usize),
+        ("FORMAT_F16", Format::F16 as usize),
+    ];
+    for (name, value) in counts {
+        writeln!(out, "const {name} = {value}u;").expect("text grows");
+    }
+    for (name, value) in [("RMS_EPS", s.rms_eps), ("HC_EPS", s.hc_eps), ("EXPERT_SCALE", s.expert_scale)] {
+        writeln!(out, "const {name} = {value:e}f;").expect("text grows");
+    }
+    out
+}
+
+/// Copies text line by line: `//if FLAG`, `//else` and `//end` leave out what is not asked for, `//each NAME COUNT` repeats up to
+/// its `//end` with the numbers from 0 in the place of `$NAME`, `//dot NAME TABLE` and `//tile NAME TABLE` put in the product or
+/// the tile of an expert's weights.
+fn append(out: &mut String, text: &str, flags: &[&str]) {
+    let mut open: Vec<bool> = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let instance = |text: &str, name: &str, table: &str| text.replace("NAME", name).replace("TABLE", table);
+        match words.as_slice() {
+            ["//if", flag] => open.push(flags.contains(flag)),
+            ["//else"] => {
+                let last = open.last_mut().expect("an else has its if");
+                *last = !*last;
+            }
+            ["//end"] => drop(open.pop().expect("an end has its if")),
+            ["//each", name, count] => {
+                let body = block(&mut lines);
+                let count: usize = count.parse().expect("a number of repetitions");
+                for i in (0..count).filter(|_| !open.contains(&false)) {
+                    append(out, &body.replace(&format!("${name}"), &i.to_string()), flags);
+                }
+            }
+            _ if open.contains(&false) => {}
+            ["//dot", name, table] => append(out, &instance(EXPERT_DOT, name, table), flags),
+            ["//tile", name, table] => append(out, &instance(EXPERT_TILE, name, table), flags),
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+}
+
+/// Lines up to the end of an open block, without its `//end`.
+fn block(lines: &mut std::str::Lines<'_>) -> String {
+    let (mut body, mut depth) = (String::new(), 1);
+    for line in lines {
+        match line.split_whitespace().next() {
+            Some("//if" | "//each") => depth += 1,
+            Some("//end") => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        body.push_str(line);
+        body.push('\n');
+    }
+    body
+}
+
+/// A shader's text for a check without a device.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    /// Entry point and variant.
+    pub name: String,
+    /// Entry point.
+    pub entry: &'static str,
+    /// WGSL.
+    pub text: String,
+}
+
+/// Every shader of models of this shape, with and without subgroups.
+pub fn shaders(s: &Shape) -> Vec<Shader> {
+    let mut out = Vec::new();
+    for subgroups in [false, true] {
+        for kernel in crate::backend::kernels() {
+            let format = kernel.format.map_or("", Format::flag);
+            let name =
+                format!("{} {:?} {format} {} subgroups: {subgroups}", kernel.entry, kernel.flags, kernel.variant);
+            out.push(Shader { name, entry: kernel.entry, text: text(kernel, s, subgroups) });
+        }
+    }
+    out
+}
+
+/// Pipelines by kernel.
+#[derive(Default)]
+pub(crate) struct Program {
+    pipelines: HashMap<Kernel, Pipeline>,
+}
+
+/// A pipeline and the layout of its one bind group.
+#[derive(Clone)]
+pub(crate) struct Pipeline {
+    pub(crate) id: usize,
+    pub(crate) raw: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+}
+
+impl Program {
+    /// The kernel's pipeline, made now if it is new.
+    pub(crate) fn pipeline(&mut self, device: &Device, s: &Shape, kernel: Kernel) -> Result<Pipeline> {
+        if let Some(pipeline) = self.pipelines.get(&kernel) {
+            return Ok(pipeline.clone());
+        }
+        let source = text(kernel, s, device.abilities.subgroups);
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(kernel.entry), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        // SAFETY: the shaders index inside the bindings they are given: rows, pieces and columns are bounded by the counts in
+        // their text and by the parameters of the dispatch, which the host makes from the sizes of the same buffers; ids of
+        // experts come from the router or a checked table; loops end by the same counts.
+        let module =
+            unsafe { device.raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        let raw = device.raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.entry),
+            layout: None,
+            module: &module,
+            entry_point: Some(kernel.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: None,
+        });
+        device.check()?;
+        let layout = raw.get_bind_group_layout(0);
+        let pipeline = Pipeline { id: self.pipelines.len(), raw, layout };
+        self.pipelines.insert(kernel, pipeline.clone());
+        Ok(pipeline)
+    }
+}

@@ -1,0 +1,102 @@
+//! Recording of a step: one compute pass, dispatches with their parameters, bind groups made when a pipeline first meets its
+//! buffers. A step is one submission, or a few where the GPU may begin while the rest is still being recorded.
+
+use std::collections::HashMap;
+
+use bytemuck::Pod;
+use ds4_model::Result;
+
+use crate::backend::Wgpu;
+use crate::device::Buffer;
+use crate::program::Kernel;
+
+/// Bind groups by pipeline and buffers.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    groups: HashMap<(usize, Vec<u64>), wgpu::BindGroup>,
+    open: Option<(wgpu::CommandEncoder, wgpu::ComputePass<'static>)>,
+    /// Dispatches of the pass so far.
+    pending: usize,
+    /// Dispatches and submissions of the last step.
+    pub(crate) dispatches: usize,
+    pub(crate) submits: usize,
+}
+
+/// Most submissions of a step.
+const SUBMITS: usize = 4;
+/// Dispatches of a submission that is not the last: recording them takes as long as running them.
+const FIRST: usize = 64;
+
+impl Wgpu {
+    /// Opens a step.
+    pub(crate) fn begin(&mut self) {
+        self.recorder.dispatches = 0;
+        self.recorder.submits = 0;
+    }
+
+    /// Enqueues a kernel over `grid` workgroups; `buffers` in the order of its bindings.
+    pub(crate) fn dispatch<A: Pod>(
+        &mut self,
+        kernel: Kernel,
+        grid: [u32; 3],
+        args: &A,
+        buffers: &[&Buffer],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        if let Some(most) = grid.iter().find(|&&n| n > 65_535) {
+            return Err(self.device.error(format!("{}: {most} workgroups, expected at most 65535", kernel.entry)));
+        }
+        let pipeline = self.program.pipeline(&self.device, &self.shape, kernel)?;
+        let key = (pipeline.id, buffers.iter().map(|buffer| buffer.id).collect());
+        let recorder = &mut self.recorder;
+        let device = &self.device.raw;
+        let group = recorder.groups.entry(key).or_insert_with(|| {
+            let entries: Vec<wgpu::BindGroupEntry<'_>> = (0..)
+                .zip(buffers)
+                .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.raw.as_entire_binding() })
+                .collect();
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(kernel.entry),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        });
+        let (_, pass) = recorder.open.get_or_insert_with(|| {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime();
+            (encoder, pass)
+        });
+        pass.set_pipeline(&pipeline.raw);
+        pass.set_bind_group(0, &*group, &[]);
+        pass.set_immediates(0, bytemuck::bytes_of(args));
+        pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+        recorder.pending += 1;
+        recorder.dispatches += 1;
+        if recorder.pending >= FIRST && recorder.submits + 1 < SUBMITS {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Hands what is recorded to the queue.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if let Some((encoder, pass)) = self.recorder.open.take() {
+            drop(pass);
+            self.device.queue.submit([encoder.finish()]);
+            self.recorder.pending = 0;
+            self.recorder.submits += 1;
+        }
+        self.device.check()
+    }
+
+    /// Throws away what is recorded: a stage has failed.
+    pub(crate) fn discard(&mut self) {
+        if let Some((encoder, pass)) = self.recorder.open.take() {
+            drop(pass);
+            drop(encoder);
+            self.recorder.pending = 0;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Every shader parses, is valid, and can be said in Metal's language, for small and released shapes.
+
+use ds4_model::Shape;
+use ds4_wgpu::Shader;
+use naga::back::msl;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+/// The released shapes and the smallest one of the tests.
+fn shapes() -> Vec<Shape> {
+    vec![Shape::flash(), Shape::pro(), ds4_synth::preset("tiny").expect("a preset").shape]
+}
+
+/// What the shaders ask of a device at most.
+fn capabilities() -> Capabilities {
+    Capabilities::IMMEDIATES
+        | Capabilities::SUBGROUP
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::MEMORY_DECORATION_COHERENT
+}
+
+fn translate(shader: &Shader) -> Result<usize, String> {
+    let module = naga::front::wgsl::parse_str(&shader.text).map_err(|e| e.emit_to_string(&shader.text))?;
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities());
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&shader.text))?;
+    let mut next = 0;
+    let mut resources = msl::EntryPointResources::default();
+    for (_, global) in module.global_variables.iter() {
+        if let Some(binding) = global.binding {
+            let mutable = global.space.access().contains(naga::StorageAccess::STORE);
+            let target = msl::BindTarget { buffer: Some(next), mutable, ..msl::BindTarget::default() };
+            resources.resources.insert(binding, target);
+            next += 1;
+        }
+    }
+    resources.immediates_buffer = Some(next);
+    resources.sizes_buffer = Some(next + 1);
+    let options = msl::Options {
+        // Metal never gets those whose workgroups share memory.
+        lang_version: if shader.name.contains("FUSED") { (3, 2) } else { (2, 4) },
+        per_entry_point_map: [(shader.entry.to_owned(), resources)].into(),
+        fake_missing_bindings: false,
+        ..msl::Options::default()
+    };
+    let pipeline = msl::PipelineOptions {
+        entry_point: Some((naga::ShaderStage::Compute, shader.entry.to_owned())),
+        ..msl::PipelineOptions::default()
+    };
+    let (text, _) = msl::write_string(&module, &info, &options, &pipeline).map_err(|e| e.to_string())?;
+    Ok(text.len())
+}
+
+#[test]
+fn every_shader_is_valid_and_can_be_said_in_metals_language() {
+    let mut failures = Vec::new();
+    for shape in shapes() {
+        for shader in ds4_wgpu::shaders(&shape) {
+            match translate(&shader) {
+                Ok(bytes) => assert!(bytes > 500, "{}: {bytes} bytes", shader.name),
+                Err(what) => failures.push(format!("{}, {}: {what}", shape.name, shader.name)),
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} shaders: {}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn no_shader_wants_more_workgroup_memory_than_every_adapter_is_asked_for() {
+    for shape in shapes() {
+        for shader in ds4_wgpu::shaders(&shape) {
+            let module = naga::front::wgsl::parse_str(&shader.text).expect("checked by the other test");
+            let mut layouter = naga::proc::Layouter::default();
+            layouter.update(module.to_ctx()).expect("checked by the other test");
+            let workgroup = |(_, global): (_, &naga::GlobalVariable)| {
+                (global.space == naga::AddressSpace::WorkGroup).then(|| layouter[global.ty].size)
+            };
+            let bytes: u32 = module.global_variables.iter().filter_map(workgroup).sum();
+            assert!(bytes <= 32 << 10, "{}, {}: {bytes} bytes", shape.name, shader.name);
+        }
+    }
+}
