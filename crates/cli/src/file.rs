@@ -82,7 +82,8 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_told_as_the_system_tells_it() {
         let error = write_whole(Path::new("no-such-folder/a"), |_| Ok(())).expect_err("no folder");
-        assert_eq!(error.to_string(), "cannot write file: no-such-folder/a: No such file or directory");
+        let system = File::open("no-such-folder/a").expect_err("no folder");
+        assert_eq!(error.to_string(), format!("cannot write file: no-such-folder/a: {}", reason(&system)));
     }
 
     #[test]

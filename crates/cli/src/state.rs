@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// The folder, made if it is not there, for nobody else to read; `None` if there is no place for it.
 pub(crate) fn folder() -> Option<PathBuf> {
-    let folder = path_in("DS4_HOME").or_else(|| path_in("HOME").map(|home| home.join(".ds4")))?;
+    let folder = path_in("DS4_HOME").or_else(|| home().map(|home| home.join(".ds4")))?;
     if !folder.is_dir() {
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
@@ -19,8 +19,13 @@ pub(crate) fn folder() -> Option<PathBuf> {
 
 /// Where things are kept that can be made again: `$XDG_CACHE_HOME/ds4` or `~/.cache/ds4`, whether it is there or not.
 pub(crate) fn cache() -> Option<PathBuf> {
-    let folder = path_in("XDG_CACHE_HOME").or_else(|| path_in("HOME").map(|home| home.join(".cache")))?;
+    let folder = path_in("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")))?;
     Some(folder.join("ds4"))
+}
+
+/// `$HOME`; Windows sets another variable.
+fn home() -> Option<PathBuf> {
+    path_in("HOME").or_else(|| if cfg!(windows) { path_in("USERPROFILE") } else { None })
 }
 
 /// The path in an environment variable that is set and not empty.

@@ -49,22 +49,39 @@ pub(crate) fn leave_screen() {
 }
 
 /// Line settings of the terminal on standard input, to be put back by whoever ends the program while an editor holds it.
+#[cfg(unix)]
 #[derive(Clone)]
-pub(crate) struct Settings(#[cfg(unix)] Option<rustix::termios::Termios>);
+pub(crate) struct Settings(Option<rustix::termios::Termios>);
 
+#[cfg(unix)]
 impl Settings {
     pub(crate) fn take() -> Self {
-        #[cfg(unix)]
-        return Self(rustix::termios::tcgetattr(io::stdin()).ok());
-        #[cfg(not(unix))]
-        return Self();
+        Self(rustix::termios::tcgetattr(io::stdin()).ok())
     }
 
     pub(crate) fn restore(&self) {
         leave_screen();
-        #[cfg(unix)]
         if let Some(saved) = &self.0 {
             let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, saved);
+        }
+    }
+}
+
+/// The same for a Windows console, which knows its usual settings: whether there is one.
+#[cfg(windows)]
+#[derive(Clone)]
+pub(crate) struct Settings(bool);
+
+#[cfg(windows)]
+impl Settings {
+    pub(crate) fn take() -> Self {
+        Self(io::stdin().is_terminal())
+    }
+
+    pub(crate) fn restore(&self) {
+        leave_screen();
+        if self.0 {
+            let _ = ratatui::crossterm::terminal::disable_raw_mode();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+#[cfg(unix)]
 use std::path::PathBuf;
 
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ pub(crate) enum Listener {
 
 impl Listener {
     /// Where a network socket listens.
+    #[cfg_attr(not(unix), expect(clippy::unnecessary_wraps, reason = "only Unix has sockets without an address"))]
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Listener::Tcp(_, address) => Some(*address),
@@ -30,8 +32,10 @@ impl Listener {
 }
 
 /// A socket file of ours.
+#[cfg(unix)]
 pub(crate) struct SocketFile(PathBuf);
 
+#[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Somebody may have removed it before.
@@ -52,6 +56,11 @@ pub(crate) fn open(config: &ServerConfig) -> Result<Vec<Listener>, StartError> {
         let listener =
             open_file(path).map_err(|source| StartError::Listen { address: path.display().to_string(), source })?;
         listeners.push(Listener::Unix(listener, SocketFile(path.clone())));
+    }
+    #[cfg(not(unix))]
+    if let Some(path) = &config.unix_socket {
+        let source = io::ErrorKind::Unsupported.into();
+        return Err(StartError::Listen { address: path.display().to_string(), source });
     }
     Ok(listeners)
 }

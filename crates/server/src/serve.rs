@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use ds4_engine::{EngineHandle, Error as EngineError};
 use ds4_text::Tokenizer;
-use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{interval, sleep, timeout};
@@ -175,7 +174,7 @@ impl Server {
             let Service { engine, tokenizer, model } = service;
             let app = App::new(engine, tokenizer, self.config, model, self.gate.lifecycle.clone())?;
             self.gate.open(routes::router(Arc::clone(&app)), Arc::clone(&app));
-            notify(&[NotifyState::Ready]);
+            notify("READY=1");
             ready();
             Ok(live(&self.gate, &app, asked).await)
         });
@@ -198,7 +197,7 @@ async fn live(gate: &Gate, app: &Arc<App>, mut asked: Asked<'_>) -> End {
     }
     let running = gate.lifecycle.running();
     info!(running, "stopping");
-    notify(&[NotifyState::Stopping]);
+    notify("STOPPING=1");
     gate.lifecycle.enter(Stage::Draining);
     let ended = tokio::select! {
         () = drain(gate, app) => End::Stopped,
@@ -320,8 +319,13 @@ fn dump(gate: &Gate, app: Option<&App>) {
 }
 
 /// Tells the service manager, if there is one.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+#[cfg(unix)]
+fn notify(state: &str) {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Custom(state)]) {
         warn!(%error, "cannot tell the service manager");
     }
 }
+
+/// Windows has no socket to tell one on.
+#[cfg(not(unix))]
+fn notify(_state: &str) {}

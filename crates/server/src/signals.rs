@@ -4,15 +4,19 @@ use std::io;
 
 #[cfg(unix)]
 use tokio::signal::unix;
+#[cfg(windows)]
+use tokio::signal::windows;
 
 /// One request of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// SIGTERM or SIGINT.
+    /// SIGTERM or SIGINT; on Windows Ctrl+C, Ctrl+Break, a closed console, or the machine's end.
     End,
     /// SIGHUP.
+    #[cfg_attr(windows, expect(dead_code, reason = "a console has no such request"))]
     Reload,
     /// SIGUSR1.
+    #[cfg_attr(windows, expect(dead_code, reason = "a console has no such request"))]
     Dump,
 }
 
@@ -48,19 +52,33 @@ impl Signals {
     }
 }
 
-/// Ctrl+C is all there is.
-#[cfg(not(unix))]
-pub(crate) struct Signals;
+/// All that a console hears.
+#[cfg(windows)]
+pub(crate) struct Signals {
+    interrupt: windows::CtrlC,
+    pause: windows::CtrlBreak,
+    close: windows::CtrlClose,
+    shutdown: windows::CtrlShutdown,
+}
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 impl Signals {
+    /// Begins to listen; has to be called within a runtime.
     pub(crate) fn watch() -> io::Result<Self> {
-        Ok(Self)
+        Ok(Self {
+            interrupt: windows::ctrl_c()?,
+            pause: windows::ctrl_break()?,
+            close: windows::ctrl_close()?,
+            shutdown: windows::ctrl_shutdown()?,
+        })
     }
 
     pub(crate) async fn next(&mut self) -> Signal {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.pause.recv() => {}
+            _ = self.close.recv() => {}
+            _ = self.shutdown.recv() => {}
         }
         Signal::End
     }

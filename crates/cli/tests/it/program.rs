@@ -75,7 +75,7 @@ impl Program {
         Ran {
             code: output.status.code().expect("an exit code"),
             out: String::from_utf8(output.stdout).expect("UTF-8"),
-            err: String::from_utf8(output.stderr).expect("UTF-8"),
+            err: unix_words(&String::from_utf8(output.stderr).expect("UTF-8")),
         }
     }
 
@@ -85,6 +85,13 @@ impl Program {
         assert_eq!(ran.code, 0, "{args:?}: {}{}", ran.out, ran.err);
         ran
     }
+}
+
+/// What Windows says of missing files and folders as Unix says it.
+fn unix_words(text: &str) -> String {
+    let missing = "No such file or directory";
+    text.replace("The system cannot find the file specified.", missing)
+        .replace("The system cannot find the path specified.", missing)
 }
 
 /// A file of the recorded truth.

@@ -53,18 +53,27 @@ macro_rules! dispatch {
 impl Isa {
     /// Every instruction set this machine can run, best last.
     pub fn available() -> Vec<Isa> {
-        let mut found = vec![Isa::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 && is_x86_feature_detected!("f16c") {
-                found.push(Isa::Avx2);
-                if is_x86_feature_detected!("avx512f") {
-                    found.push(Isa::Avx512);
-                }
+        let all = [
+            Isa::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512,
+        ];
+        all.into_iter().filter(|isa| isa.runs()).collect()
+    }
+
+    /// Whether this machine has all that the set's code uses.
+    fn runs(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Isa::Avx2.runs() && is_x86_feature_detected!("avx512f"),
         }
-        found
     }
 
     /// The best instruction set of this machine.

@@ -437,14 +437,19 @@ fn parse(body: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 /// A file for the owner alone, and never through a link.
+#[cfg(unix)]
 fn options() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+
     let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-    }
+    options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
     options
+}
+
+/// Windows gives a file the rights of its folder, and lets administrators alone make links.
+#[cfg(not(unix))]
+fn options() -> OpenOptions {
+    OpenOptions::new()
 }
 
 fn open(path: &Path, write: bool) -> io::Result<File> {
@@ -468,12 +473,16 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Bytes that may still be written before less than a twentieth of the file system is free.
+#[cfg(unix)]
 fn spare(dir: &Path) -> u64 {
-    #[cfg(unix)]
-    if let Ok(stat) = rustix::fs::statvfs(dir) {
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        return free.saturating_sub(stat.f_blocks.saturating_mul(stat.f_frsize) / 20);
-    }
+    let Ok(stat) = rustix::fs::statvfs(dir) else { return u64::MAX };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    free.saturating_sub(stat.f_blocks.saturating_mul(stat.f_frsize) / 20)
+}
+
+/// Where it cannot be told, a full file system says so itself.
+#[cfg(not(unix))]
+fn spare(_dir: &Path) -> u64 {
     u64::MAX
 }
 
