@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ds4_gguf::Tensor;
 use ds4_gguf::tables::IQ2_XXS_GRID;
 use ds4_model::{
-    AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
+    AttnOutputWeights, Backend, Best, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
     HeadWeights, HyperConnection, LayerKv, Limits, LowRank, ProjectWeights, Queries, QueryWeights, Result, RopeTables,
     RouteWeights, Routing, Rows, Shape, Step, visible_rows,
 };
@@ -20,7 +20,7 @@ use crate::query::QueryArgs;
 use crate::scratch::Scratch;
 use crate::upload::{Progress, Uploader, copy_wide};
 use crate::weight::Weight;
-use crate::{attention, compressor, draft, embed, experts, hc, head, indexer, project, query, router};
+use crate::{attention, best, compressor, draft, embed, experts, hc, head, indexer, project, query, router};
 
 /// Rows of a step that runs on the streaming kernels, whose rows do not depend on each other's company.
 pub(crate) const SMALL: usize = 64;
@@ -174,6 +174,15 @@ impl Backend for Cuda {
 
     fn copy(&mut self, buffer: &mut Buffer, from: usize, at: usize, len: usize) -> Result<()> {
         self.device.copy(buffer, from, at, len)
+    }
+
+    fn best(&mut self, logits: &Buffer, n_vocab: usize, best: &mut [Best]) -> Result<()> {
+        self.device.bind()?;
+        best::best(self, logits, n_vocab, best.len())?;
+        let landed = &mut self.landing.bytes_mut()[..size_of_val(best)];
+        self.device.read(&self.scratch.best, 0, landed)?;
+        bytemuck::cast_slice_mut(best).copy_from_slice(landed);
+        Ok(())
     }
 
     fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {

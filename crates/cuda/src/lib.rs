@@ -6,6 +6,7 @@
 
 mod attention;
 mod backend;
+mod best;
 mod clock;
 mod compressor;
 mod dense;

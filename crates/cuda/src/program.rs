@@ -117,6 +117,7 @@ const SOURCES: &[Source] = &[
     dense!("dense_low", "(N_GROUP*O_LORA)", "DENSE_POST"),
     dense!("dense_ff", "FF"),
     source!("embed.cu", ["embed"]),
+    source!("best.cu", ["best_part", "best_row"]),
     source!("hold.cu", ["hold"]),
     source!(
         "hc.cu",

@@ -5,12 +5,12 @@ use ds4_model::{HC, Limits, Result, Shape};
 use crate::backend::SMALL;
 use crate::dense::packed_bytes;
 use crate::device::Buffer;
-use crate::{attention, experts, gemm, hc, indexer};
+use crate::{attention, best, experts, gemm, hc, indexer};
 
 /// Floats that alignment between sums can cost.
 const SLACK: usize = 64;
 /// Most rows of logits of one step (model/src/workspace.rs).
-const LOGIT_ROWS: usize = 64;
+pub(crate) const LOGIT_ROWS: usize = 64;
 
 pub(crate) struct Scratch<Buf = Buffer> {
     /// Sums of products before the stage that made them finishes them.
@@ -46,6 +46,9 @@ pub(crate) struct Scratch<Buf = Buffer> {
     pub(crate) packed_queries: Buf,
     /// Inputs of the vocabulary projection, `[logits][n_embd]`.
     pub(crate) head: Buf,
+    /// Best tokens of the rows of logits, and what their parts leave.
+    pub(crate) best: Buf,
+    pub(crate) best_parts: Buf,
 }
 
 impl<Buf> Scratch<Buf> {
@@ -93,6 +96,8 @@ impl<Buf> Scratch<Buf> {
                 (s.n_head * s.head_dim).max(HC * s.n_embd).max(s.n_out_group * s.out_lora_dim),
             ))?,
             head: alloc(4 * LOGIT_ROWS * s.n_embd)?,
+            best: alloc(best::BEST)?,
+            best_parts: alloc(best::PARTS_BYTES)?,
         })
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ds4_model::Best;
 use ds4_text::{Delta, SamplingState, StreamParser, Tokenizer, ToolCallKind};
 
 use crate::block::{Block, Reader};
@@ -31,6 +32,15 @@ pub(crate) struct Generation {
     usage: Usage,
     clock: Clock,
     events: Sink<Event>,
+}
+
+/// What the model says of the next token.
+#[derive(Clone, Copy)]
+pub(crate) enum Prediction<'a> {
+    /// `[n_vocab]`
+    Logits(&'a [f32]),
+    /// The best of them, where [`Generation::wants_best`] said that it is enough.
+    Best(Best),
 }
 
 /// What to do after a token.
@@ -124,16 +134,24 @@ impl Generation {
         self.events.send(Event::Prefill { done, total, cached, source })
     }
 
-    /// Draws a token from `logits` `[n_vocab]` and reports what it brings.
-    pub(crate) fn advance(&mut self, logits: &[f32]) -> Result<Flow> {
+    /// Whether the next token is the best one, and nothing else is asked of the logits: then [`Generation::advance`] does the same
+    /// with [`Prediction::Best`].
+    pub(crate) fn wants_best(&self) -> bool {
+        let free = self.rule.is_none() && self.request.constraint.is_none();
+        let pressed = self.reader.parser.in_reasoning() && !matches!(self.pressure(), Pressure::None);
+        free && !pressed && self.request.logprobs.is_none() && self.sampler.takes_best(self.is_greedy())
+    }
+
+    /// Draws a token and reports what it brings.
+    pub(crate) fn advance(&mut self, prediction: Prediction<'_>) -> Result<Flow> {
         if self.usage.completion >= self.limit.0 {
             return Ok(Flow::Stop(self.limit.1.clone()));
         }
-        let (id, forced) = self.choose(logits)?;
+        let (id, forced) = self.choose(prediction)?;
         self.clock.first.get_or_insert_with(Instant::now);
-        let logprobs = match self.request.logprobs {
-            Some(top) => Some(TokenLogprobs::of(logits, id, top)?),
-            None => None,
+        let logprobs = match (self.request.logprobs, prediction) {
+            (Some(top), Prediction::Logits(logits)) => Some(TokenLogprobs::of(logits, id, top)?),
+            _ => None,
         };
         let special = self.tokenizer.special();
         let is_eos = id == special.eos;
@@ -145,7 +163,7 @@ impl Generation {
         }
         if reasoning && id == special.think_end {
             let by = forced.unwrap_or(ClosedBy::Itself);
-            self.events.send(Event::ReasoningClosed { by, rank: rank(logits, id) });
+            self.events.send(Event::ReasoningClosed { by, rank: prediction.rank(id) });
         }
         self.usage.completion += 1;
         self.usage.reasoning += u32::from(reasoning);
@@ -241,7 +259,11 @@ impl Generation {
     }
 
     /// The id to go on with, and what forced it: a limit of the reasoning, else nothing.
-    fn choose(&mut self, logits: &[f32]) -> Result<(u32, Option<ClosedBy>)> {
+    fn choose(&mut self, prediction: Prediction<'_>) -> Result<(u32, Option<ClosedBy>)> {
+        let logits = match prediction {
+            Prediction::Logits(logits) => logits,
+            Prediction::Best(best) => return Ok((self.sampler.take(best)?, None)),
+        };
         let think_end = self.tokenizer.special().think_end;
         if self.reader.parser.in_reasoning() {
             let forced = match self.pressure() {
@@ -254,7 +276,7 @@ impl Generation {
                 return Ok((think_end, forced));
             }
         }
-        let greedy = self.request.tools_offered && self.reader.tracker.state() == SamplingState::Greedy;
+        let greedy = self.is_greedy();
         let reasoning = self.reader.parser.in_reasoning();
         let constraint = self.rule.as_deref_mut().or(self.request.constraint.as_deref_mut());
         let constraint = constraint.filter(|_| !reasoning).map(|c| c as &mut dyn Constraint);
@@ -264,6 +286,11 @@ impl Generation {
             return Ok((think_end, Some(ClosedBy::Hard)));
         }
         Ok((id, None))
+    }
+
+    /// Whether the text at this point is drawn greedily at every temperature.
+    fn is_greedy(&self) -> bool {
+        self.request.tools_offered && self.reader.tracker.state() == SamplingState::Greedy
     }
 
     /// How much the reasoning has to end (server.md 5.4). A limit on tokens that leaves no room for reasoning at all beside
@@ -321,6 +348,13 @@ impl Generation {
         if !text.is_empty() {
             self.events.send(Event::Delta(Delta::Text(text)));
         }
+    }
+}
+
+impl Prediction<'_> {
+    /// Ids that come before `id`, which is the best one if nothing else is known.
+    fn rank(self, id: u32) -> u32 {
+        if let Prediction::Logits(logits) = self { rank(logits, id) } else { 0 }
     }
 }
 

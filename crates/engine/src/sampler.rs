@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use ds4_model::Best;
+
 use crate::{Constraint, Error, Result};
 
 /// How ids are drawn. The defaults are those of the command line and the server: temperature 1, min-p 0.05.
@@ -100,7 +102,7 @@ impl TokenLogprobs {
     /// # Errors
     /// If a logit is not finite or `id` has none.
     pub fn of(logits: &[f32], id: u32, top: usize) -> Result<TokenLogprobs> {
-        let best = check(logits)?;
+        let best = check(logits)?.logit;
         let n_vocab = logits.len();
         let logit = *logits.get(id as usize).ok_or(Error::UnknownToken { id, n_vocab })?;
         let mass: f64 = logits.iter().map(|&z| f64::from((z - best).exp())).sum();
@@ -161,7 +163,8 @@ impl Sampler {
     ) -> Result<u32> {
         let best = check(logits)?;
         let adjusted = self.adjust(logits, constraint)?;
-        let (logits, best) = if adjusted { (&self.adjusted[..], largest(&self.adjusted)) } else { (logits, best) };
+        let (logits, best) =
+            if adjusted { (&self.adjusted[..], largest(&self.adjusted)) } else { (logits, best.logit) };
         if best == f32::NEG_INFINITY {
             return Err(Error::Constraint("no token may come next".to_owned()));
         }
@@ -170,6 +173,22 @@ impl Sampler {
         } else {
             draw(&self.params, logits, best, &mut self.random)
         };
+        self.count(id);
+        Ok(id)
+    }
+
+    /// Whether the next draw, `greedy` or not, takes the best id of the logits as the model gave them, if no constraint speaks
+    /// against it: then [`Sampler::take`] does the same without the logits.
+    pub(crate) fn takes_best(&self, greedy: bool) -> bool {
+        (greedy || self.params.temperature == 0.0) && !self.is_penalised() && self.bias.is_empty()
+    }
+
+    /// Takes the best id and counts it.
+    ///
+    /// # Errors
+    /// If a logit of its row is not finite.
+    pub(crate) fn take(&mut self, best: Best) -> Result<u32> {
+        let Best { id, .. } = finite(best)?;
         self.count(id);
         Ok(id)
     }
@@ -183,8 +202,7 @@ impl Sampler {
     /// reasoning included, the prompt not (server.md 5.2).
     fn adjust(&mut self, logits: &[f32], constraint: Option<&mut dyn Constraint>) -> Result<bool> {
         let SamplingParams { presence_penalty, frequency_penalty, repetition_penalty, .. } = self.params;
-        let penalised = presence_penalty != 0.0 || frequency_penalty != 0.0 || repetition_penalty != 1.0;
-        let penalised = penalised && !self.counts.is_empty();
+        let penalised = self.is_penalised();
         if !penalised && self.bias.is_empty() && constraint.is_none() {
             return Ok(false);
         }
@@ -208,6 +226,13 @@ impl Sampler {
             constraint.allow(&mut self.adjusted)?;
         }
         Ok(true)
+    }
+
+    /// Whether penalties change any logit.
+    fn is_penalised(&self) -> bool {
+        let SamplingParams { presence_penalty, frequency_penalty, repetition_penalty, .. } = self.params;
+        let penalises = presence_penalty != 0.0 || frequency_penalty != 0.0 || repetition_penalty != 1.0;
+        penalises && !self.counts.is_empty()
     }
 }
 
@@ -330,24 +355,14 @@ fn best_of(logits: &[f32], k: usize) -> Vec<Entry> {
     best
 }
 
-/// The largest logit, if all are finite. Lanes let the compiler compare several at once.
-fn check(logits: &[f32]) -> Result<f32> {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let mut finite = true;
-    let chunks = logits.chunks_exact(lanes.len());
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &z) in lanes.iter_mut().zip(chunk) {
-            *lane = if z > *lane { z } else { *lane };
-            finite &= z.is_finite();
-        }
-    }
-    finite &= rest.iter().all(|z| z.is_finite());
-    if let Some((id, z)) = logits.iter().enumerate().find(|(_, z)| !finite && !z.is_finite()) {
-        return Err(Error::Logits { id: id as u32, found: z.to_string() });
-    }
-    let best = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
-    if logits.is_empty() { Err(Error::UnknownToken { id: 0, n_vocab: 0 }) } else { Ok(best) }
+/// The best logit, if all are finite.
+fn check(logits: &[f32]) -> Result<Best> {
+    if logits.is_empty() { Err(Error::UnknownToken { id: 0, n_vocab: 0 }) } else { finite(Best::of(logits)) }
+}
+
+/// The best of a row, all of whose logits are finite.
+fn finite(best: Best) -> Result<Best> {
+    if best.logit.is_finite() { Ok(best) } else { Err(Error::Logits { id: best.id, found: best.logit.to_string() }) }
 }
 
 /// The largest of logits of which some may be negative infinity; that is also the answer if one is not a number.

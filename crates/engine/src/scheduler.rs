@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use ds4_model::{Batch, Limits, Model, SlotId, Span};
+use ds4_model::{Batch, Best, Limits, Model, SlotId, Span};
 use ds4_text::Tokenizer;
 
-use crate::generation::Generation;
+use crate::generation::{Generation, Prediction};
 use crate::handle::{Control, Message, Shared, Sink};
 use crate::kvstore::{Image, KvStore};
 use crate::pace::Pace;
@@ -29,14 +29,16 @@ mod stored;
 
 use placement::{Place, awaited, place};
 use queue::{Entry, Stored, Waited, Waiting};
-use seat::{Job, Seat, Task};
+use seat::{Job, Rows, Seat, Task};
 
 /// Everything the thread owns.
 pub(crate) struct Scheduler {
     seats: Vec<Seat>,
     waiting: VecDeque<Entry>,
     inbox: Receiver<Message>,
+    /// What the last step made: logits of all rows that were wanted, or the best token of each.
     logits: Vec<f32>,
+    best: Vec<Best>,
     tokenizer: Arc<Tokenizer>,
     config: EngineConfig,
     limits: Limits,
@@ -68,6 +70,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             inbox,
             logits: Vec::new(),
+            best: Vec::new(),
             tokenizer,
             config,
             limits,
@@ -310,7 +313,7 @@ impl Scheduler {
         if cached == prompt {
             // The whole prompt is there, its logits too.
             let logits = seat.session.logits().map(<[f32]>::to_vec).unwrap_or_default();
-            seat.sample(&logits);
+            seat.sample(Prediction::Logits(&logits));
         }
         Ok(())
     }
@@ -391,12 +394,8 @@ impl Scheduler {
         for span in &spans {
             tokens.extend_from_slice(self.seats[span.slot as usize].pending(span));
         }
-        let batch = Batch { tokens: &tokens, spans: &spans };
-        let n_vocab = self.model.shape().n_vocab;
-        self.logits.resize(batch.logit_rows() * n_vocab, 0.0);
         let begun = Instant::now();
-        if let Err(error) = self.model.forward(&batch, &mut self.logits) {
-            let error = Error::from(error);
+        if let Err(error) = self.evaluate(&Batch { tokens: &tokens, spans: &spans }) {
             for span in &spans {
                 self.seats[span.slot as usize].fail(error.clone());
                 self.save_on_the_way(span.slot as usize);
@@ -406,21 +405,46 @@ impl Scheduler {
         let decodes = decodes.min(tokens.len() as u32);
         self.pace.took(decodes, tokens.len() as u32 - decodes, begun.elapsed());
         self.shared.stepped(tokens.len());
-        let mut rest = &self.logits[..];
+        self.hand_out(&spans, now);
         for span in &spans {
-            let (rows, later) = rest.split_at(span.logit_rows() * n_vocab);
-            rest = later;
+            self.save_on_the_way(span.slot as usize);
+        }
+        Ok(())
+    }
+
+    /// Runs a step. If nobody wants more of it than the best token of each row, no logits leave the device.
+    fn evaluate(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let (rows, n_vocab) = (batch.logit_rows(), self.model.shape().n_vocab);
+        let mut wanted = batch.spans.iter().filter(|span| span.logit_rows() > 0);
+        if wanted.all(|span| self.seats[span.slot as usize].wants_best(span)) {
+            self.logits.clear();
+            self.best.resize(rows, Best::default());
+            self.model.forward_best(batch, &mut self.best)?;
+        } else {
+            self.best.clear();
+            self.logits.resize(rows * n_vocab, 0.0);
+            self.model.forward(batch, &mut self.logits)?;
+        }
+        Ok(())
+    }
+
+    /// Gives every span of a step that began at `now` what it has brought.
+    fn hand_out(&mut self, spans: &[Span], now: Instant) {
+        let n_vocab = self.model.shape().n_vocab;
+        let (mut logits, mut best) = (&self.logits[..], self.best.iter());
+        for span in spans {
             let seat = &mut self.seats[span.slot as usize];
             seat.used = self.step;
             if let Some(job) = &mut seat.job {
                 job.served = now;
             }
+            let rows = span.logit_rows();
+            let rows = match if rows > 0 { best.next() } else { None } {
+                Some(&best) => Rows::Best(best),
+                None => Rows::Logits(logits.split_off(..rows * n_vocab).expect("a step makes what is wanted of it")),
+            };
             seat.take(span, rows, self.limits.rewind);
         }
-        for span in &spans {
-            self.save_on_the_way(span.slot as usize);
-        }
-        Ok(())
     }
 
     /// Takes sequences back whose answers went wrong. The last token that stays is evaluated again, for what comes after it.

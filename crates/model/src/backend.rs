@@ -5,9 +5,9 @@
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey, HeadWeights,
-    HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights, Routing, Rows,
-    Step,
+    AttnOutputWeights, Best, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
+    HeadWeights, HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights,
+    Routing, Rows, Step,
 };
 
 /// The stages, in the order a layer runs them.
@@ -56,6 +56,14 @@ pub trait Backend: Send + Sized {
         let mut bytes = vec![0; len];
         self.read(buffer, from, &mut bytes)?;
         self.write(buffer, at, &bytes)
+    }
+    /// Waits for everything submitted, then brings [`Best::of`] each of the first `best.len()` rows of `logits`, the `[rows][n_vocab]`
+    /// that [`Backend::head`] wrote. A device that can choose by itself spares the logits the way to the host.
+    fn best(&mut self, logits: &Self::Buffer, n_vocab: usize, best: &mut [Best]) -> Result<()> {
+        let mut rows = vec![0f32; best.len() * n_vocab];
+        self.read(logits, 0, bytemuck::cast_slice_mut(&mut rows))?;
+        best.iter_mut().zip(rows.chunks(n_vocab)).for_each(|(best, row)| *best = Best::of(row));
+        Ok(())
     }
     /// Runs one step. With a key the device may record once and replay; `record` is then not called again.
     fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()>;

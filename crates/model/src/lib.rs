@@ -9,6 +9,7 @@
 
 mod backend;
 mod batch;
+mod best;
 mod draft;
 mod error;
 mod kv;
@@ -22,6 +23,7 @@ mod workspace;
 
 pub use backend::{Backend, Stage};
 pub use batch::{Batch, DraftRow, GraphKey, LogitRows, MAX_DRAFT, NO_LOGITS, SlotId, Span, Step, StepRow};
+pub use best::Best;
 pub use draft::{DraftEmbedWeights, DraftWeights, draft_specs, validate_draft};
 pub use error::{Error, Result};
 pub use kv::{Cache, Compressed, DraftKv, IndexRows, KvLayout, LayerKv, Numerics, Part, Rows, visible_rows};

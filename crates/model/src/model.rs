@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::ops::Range;
 
-use crate::{Batch, DraftRow, Error, Part, Result, Shape, SlotId};
+use crate::{Batch, Best, DraftRow, Error, Part, Result, Shape, SlotId};
 
 /// What a model was opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,17 @@ pub trait Model: Send {
     /// Runs the batch and writes `batch.logit_rows() * n_vocab` logits, rows in span order. Rejects tokens outside the
     /// vocabulary, spans outside the context, slots that repeat, and more than `max_rows` rows.
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()>;
+
+    /// The same step, of which only the best token of each wanted row is asked: `batch.logit_rows()` of them, rows in span
+    /// order. They are [`Best::of`] the logits that [`Model::forward`] would have written; a device that can choose by itself
+    /// spares those the way to the host. A row with a logit that is not finite is no error here: its [`Best::logit`] tells.
+    fn forward_best(&mut self, batch: &Batch<'_>, best: &mut [Best]) -> Result<()> {
+        let n_vocab = self.shape().n_vocab;
+        let mut logits = vec![0.0; best.len() * n_vocab];
+        self.forward(batch, &mut logits)?;
+        best.iter_mut().zip(logits.chunks(n_vocab)).for_each(|(best, row)| *best = Best::of(row));
+        Ok(())
+    }
 
     /// Writes the state of the first `rows.end` tokens of `slot`; append-only rows from token `rows.start` on.
     /// `0..n` is a whole snapshot, `n..n` the window and the frontiers alone. With a draft block, its window and the state of

@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use ds4_gguf::Tensor;
 
 use crate::{
-    AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
+    AttnOutputWeights, Backend, Best, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
     HeadWeights, HyperConnection, LayerKv, LowRank, ProjectWeights, Queries, QueryWeights, Result, RouteWeights,
     Routing, Rows, Stage, Step, StepRow, visible_rows,
 };
@@ -143,6 +143,10 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
 
     fn copy(&mut self, buffer: &mut B::Buffer, from: usize, at: usize, len: usize) -> Result<()> {
         self.inner.copy(buffer, from, at, len)
+    }
+
+    fn best(&mut self, logits: &B::Buffer, n_vocab: usize, best: &mut [Best]) -> Result<()> {
+        self.inner.best(logits, n_vocab, best)
     }
 
     fn submit(&mut self, _key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {

@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::weights::{check_hash_table, find, validate};
 use crate::workspace::MAX_LOGIT_ROWS;
 use crate::{
-    Backend, Batch, Cache, Class, DraftKv, DraftRow, DraftWeights, Error, GraphKey, KvLayout, LayerKv, LayerWeights,
-    Limits, LogitRows, MAX_DRAFT, MemoryPlan, Model, NO_LOGITS, Numerics, Part, Result, Shape, SlotId, Span, StepRow,
-    Variant, Weights, Workspace, validate_draft,
+    Backend, Batch, Best, Cache, Class, DraftKv, DraftRow, DraftWeights, Error, GraphKey, KvLayout, LayerKv,
+    LayerWeights, Limits, LogitRows, MAX_DRAFT, MemoryPlan, Model, NO_LOGITS, Numerics, Part, Result, Shape, SlotId,
+    Span, StepRow, Variant, Weights, Workspace, validate_draft,
 };
 
 /// A model on one device.
@@ -29,6 +29,25 @@ pub struct Transformer<B: Backend> {
     workspace: Workspace<B::Buffer>,
     rows: Vec<StepRow>,
     prime: Vec<StepRow>,
+}
+
+/// Where the wanted rows of a batch go, in span order: with all their logits, or with the best of each.
+enum Outputs<'a> {
+    /// `[wanted][n_vocab]`
+    Logits(&'a mut [f32]),
+    /// `[wanted]`
+    Best(&'a mut [Best]),
+}
+
+impl<'a> Outputs<'a> {
+    /// Takes off the places of the next `rows` rows, which were checked to be there.
+    fn split_off(&mut self, rows: usize, n_vocab: usize) -> Outputs<'a> {
+        let checked = "checked: room for every row";
+        match self {
+            Outputs::Logits(left) => Outputs::Logits(left.split_off_mut(..rows * n_vocab).expect(checked)),
+            Outputs::Best(left) => Outputs::Best(left.split_off_mut(..rows).expect(checked)),
+        }
+    }
 }
 
 /// All layers of one step, then what a draft block takes from it.
@@ -171,7 +190,7 @@ impl<B: Backend> Transformer<B> {
         &mut self.backend
     }
 
-    fn check(&self, batch: &Batch<'_>, logits: &[f32]) -> Result<()> {
+    fn check(&self, batch: &Batch<'_>, outputs: &Outputs<'_>) -> Result<()> {
         let bad = |what: String| Err(Error::Batch(what));
         let rows: u64 = batch.spans.iter().map(|span| u64::from(span.len)).sum();
         if rows != batch.tokens.len() as u64 {
@@ -195,15 +214,26 @@ impl<B: Backend> Transformer<B> {
                 return bad(format!("position {end}, context of {}", self.limits.context));
             }
         }
-        let wanted = batch.logit_rows() * self.shape.n_vocab;
-        if logits.len() != wanted {
-            return bad(format!("room for {} logits, {wanted} wanted", logits.len()));
+        let wanted = batch.logit_rows();
+        let (found, wanted, what) = match outputs {
+            Outputs::Logits(logits) => (logits.len(), wanted * self.shape.n_vocab, "logits"),
+            Outputs::Best(best) => (best.len(), wanted, "best tokens"),
+        };
+        if found == wanted { Ok(()) } else { bad(format!("room for {found} {what}, {wanted} wanted")) }
+    }
+
+    /// Runs the batch in as many steps as it takes.
+    fn run(&mut self, batch: &Batch<'_>, mut outputs: Outputs<'_>) -> Result<()> {
+        self.check(batch, &outputs)?;
+        for pieces in steps(batch, B::SMALL_STEP) {
+            let wanted = pieces.iter().map(|(span, _)| span.logit_rows()).sum();
+            self.step(&pieces, outputs.split_off(wanted, self.shape.n_vocab))?;
         }
         Ok(())
     }
 
-    /// Runs one step. `pieces` are parts of spans with their tokens; `logits` takes the rows they ask for.
-    fn step(&mut self, pieces: &[(Span, &[u32])], logits: &mut [f32]) -> Result<()> {
+    /// Runs one step. `pieces` are parts of spans with their tokens; `outputs` takes the rows they ask for.
+    fn step(&mut self, pieces: &[(Span, &[u32])], outputs: Outputs<'_>) -> Result<()> {
         self.rows.clear();
         let mut wanted = 0;
         for (span, tokens) in pieces {
@@ -225,7 +255,7 @@ impl<B: Backend> Transformer<B> {
         let key = self.write_rows(context, decodes, false)?;
         let Transformer { backend, weights, draft, cache, workspace, .. } = self;
         backend.submit(key, |b| forward(b, weights, draft.as_ref(), cache, workspace))?;
-        self.read_logits(logits)
+        self.read(outputs)
     }
 
     /// The rows of the draft block that the step completes: state of `pos - 1`, token at `pos`. Rows that no draft can ask for
@@ -257,11 +287,14 @@ impl<B: Backend> Transformer<B> {
         Ok(record.then_some(GraphKey { rows, logits, context: step.context, draft }))
     }
 
-    fn read_logits(&mut self, logits: &mut [f32]) -> Result<()> {
-        if logits.is_empty() {
-            return Ok(());
+    /// Waits for the step and brings what is wanted of it. If that is nothing, nobody waits.
+    fn read(&mut self, outputs: Outputs<'_>) -> Result<()> {
+        let (backend, made) = (&mut self.backend, &self.workspace.logits);
+        match outputs {
+            Outputs::Logits([]) | Outputs::Best([]) => Ok(()),
+            Outputs::Logits(logits) => backend.read(made, 0, bytemuck::cast_slice_mut(logits)),
+            Outputs::Best(best) => backend.best(made, self.shape.n_vocab, best),
         }
-        self.backend.read(&self.workspace.logits, 0, bytemuck::cast_slice_mut(logits))
     }
 
     fn check_drafts(&self, rows: &[DraftRow], logits: &[f32]) -> Result<()> {
@@ -300,14 +333,12 @@ impl<B: Backend> Model for Transformer<B> {
         self.limits
     }
 
-    fn forward(&mut self, batch: &Batch<'_>, mut logits: &mut [f32]) -> Result<()> {
-        self.check(batch, logits)?;
-        for pieces in steps(batch, B::SMALL_STEP) {
-            let wanted: usize = pieces.iter().map(|(span, _)| span.logit_rows()).sum();
-            let now = logits.split_off_mut(..wanted * self.shape.n_vocab).expect("checked: room for every row");
-            self.step(&pieces, now)?;
-        }
-        Ok(())
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()> {
+        self.run(batch, Outputs::Logits(logits))
+    }
+
+    fn forward_best(&mut self, batch: &Batch<'_>, best: &mut [Best]) -> Result<()> {
+        self.run(batch, Outputs::Best(best))
     }
 
     fn save(&mut self, slot: SlotId, rows: Range<u32>, out: &mut dyn Write) -> Result<()> {
@@ -363,8 +394,9 @@ impl<B: Backend> Model for Transformer<B> {
         self.draft.is_some()
     }
 
-    fn draft(&mut self, rows: &[DraftRow], mut logits: &mut [f32]) -> Result<()> {
+    fn draft(&mut self, rows: &[DraftRow], logits: &mut [f32]) -> Result<()> {
         self.check_drafts(rows, logits)?;
+        let mut outputs = Outputs::Logits(logits);
         for rows in rows.chunks(MAX_LOGIT_ROWS.min(self.limits.max_rows as usize)) {
             self.rows.clear();
             self.rows.extend((0..).zip(rows).map(|(logits, &DraftRow { slot, pos, token })| StepRow {
@@ -382,8 +414,7 @@ impl<B: Backend> Model for Transformer<B> {
             let Transformer { backend, weights, draft: block, cache, workspace, .. } = self;
             let (block, kv) = block.as_ref().zip(cache.draft.as_mut()).expect("checked: a draft block is loaded");
             backend.submit(key, |b| draft(b, block, weights, kv, workspace))?;
-            let now = logits.split_off_mut(..rows.len() * self.shape.n_vocab).expect("checked: room for every row");
-            self.read_logits(now)?;
+            self.read(outputs.split_off(rows.len(), self.shape.n_vocab))?;
         }
         Ok(())
     }

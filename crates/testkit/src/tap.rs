@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytemuck::Zeroable;
 use ds4_gguf::Tensor;
 use ds4_model::{
-    AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, Error, ExpertWeights,
+    AttnOutputWeights, Backend, Best, Class, Compressed, CompressorWeights, DraftEmbedWeights, Error, ExpertWeights,
     GraphKey, HC, HeadWeights, HyperConnection, LayerKv, LowRank, NO_LOGITS, ProjectWeights, Queries, QueryWeights,
     Result, RouteWeights, Routing, Rows, Shape, Stage, Step, StepRow, visible_rows,
 };
@@ -257,6 +257,10 @@ impl<B: Backend> Backend for Tap<B> {
 
     fn copy(&mut self, buffer: &mut B::Buffer, from: usize, at: usize, len: usize) -> Result<()> {
         self.inner.copy(buffer, from, at, len)
+    }
+
+    fn best(&mut self, logits: &B::Buffer, n_vocab: usize, best: &mut [Best]) -> Result<()> {
+        self.inner.best(logits, n_vocab, best)
     }
 
     fn submit(&mut self, _key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {

@@ -81,7 +81,7 @@ fn run(
     let mut table = Table::begin(out, options.extended, options.comments.then_some(&facts))?;
     interrupt.begin();
     let stop = || interrupt.requested();
-    let runner = Runner::new(model, text, Some(file.tokenizer.special().eos), &stop);
+    let runner = Runner::new(model, text, &stop);
     let outcome = measure(options, runner, (&plan, &hardware), &mut table);
     let stopped = outcome.as_ref().is_err_and(anyhow::Error::is::<Stopped>);
     interrupt.end();

@@ -4,14 +4,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use ds4_model::{Batch, LogitRows, Model, SlotId, Span};
+use ds4_model::{Batch, Best, LogitRows, Model, SlotId, Span};
 
 /// A model, a text, and how far slot 0 is in it.
 pub(super) struct Runner<'a> {
     model: Box<dyn Model>,
     text: &'a [u32],
-    /// Never generated: rows of different lengths could not be compared.
-    eos: Option<u32>,
     /// Whether to stop; asked between steps.
     stop: &'a dyn Fn() -> bool,
 }
@@ -22,13 +20,8 @@ pub(super) struct Runner<'a> {
 pub(super) struct Stopped;
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(
-        model: Box<dyn Model>,
-        text: &'a [u32],
-        eos: Option<u32>,
-        stop: &'a dyn Fn() -> bool,
-    ) -> Runner<'a> {
-        Runner { model, text, eos, stop }
+    pub(super) fn new(model: Box<dyn Model>, text: &'a [u32], stop: &'a dyn Fn() -> bool) -> Runner<'a> {
+        Runner { model, text, stop }
     }
 
     /// Serialised size of the state of the first `at` tokens.
@@ -52,7 +45,7 @@ impl<'a> Runner<'a> {
             pos += len;
         }
         let taken = started.elapsed();
-        finite(&logits)?;
+        finite(Best::of(&logits))?;
         Ok((taken, logits))
     }
 
@@ -77,36 +70,22 @@ impl<'a> Runner<'a> {
     }
 
     /// What each of `n` greedy steps takes behind `at`. Every copy begins with another of the best tokens, so that they do
-    /// not all choose the same experts.
+    /// not all choose the same experts. The end of a turn is a token like any other: all rows have the same length.
     pub(super) fn decode(&mut self, at: u32, n: u32, copies: u32, logits: &[f32]) -> anyhow::Result<Vec<Duration>> {
-        let n_vocab = logits.len();
-        let mut tokens = self.best(logits, copies as usize);
-        let mut rows = vec![0.0; n_vocab * copies as usize];
+        let mut tokens = best_first(logits, copies as usize);
+        let mut best = vec![Best::default(); tokens.len()];
         let mut steps = Vec::with_capacity(n as usize);
         for step in 0..n {
             self.check_stop()?;
             let started = Instant::now();
             let span = |slot: SlotId| Span { slot, pos: at + step, len: 1, logits: LogitRows::Last };
             let spans: Vec<Span> = (0..copies).map(span).collect();
-            self.model.forward(&Batch { tokens: &tokens, spans: &spans }, &mut rows)?;
-            for (token, row) in tokens.iter_mut().zip(rows.chunks(n_vocab)) {
-                *token = self.best(row, 1)[0];
-            }
+            self.model.forward_best(&Batch { tokens: &tokens, spans: &spans }, &mut best)?;
+            tokens.iter_mut().zip(&best).for_each(|(token, best)| *token = best.id);
             steps.push(started.elapsed());
-            finite(&rows)?;
+            best.iter().try_for_each(|&best| finite(best))?;
         }
         Ok(steps)
-    }
-
-    /// The `n` best tokens, best first, the end of a turn left out.
-    fn best(&self, logits: &[f32], n: usize) -> Vec<u32> {
-        let allowed = |id: &u32| Some(*id) != self.eos;
-        if n == 1 {
-            return vec![highest(logits, self.eos)];
-        }
-        let mut ids: Vec<u32> = (0..logits.len() as u32).filter(allowed).collect();
-        ids.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-        ids.into_iter().cycle().take(n).collect()
     }
 
     fn check_stop(&self) -> anyhow::Result<()> {
@@ -114,30 +93,15 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// The first of the highest logits but that of `without`. Part of every timed step, so it goes through memory in whole vectors.
-fn highest(logits: &[f32], without: Option<u32>) -> u32 {
-    const LANES: usize = 32;
-    let top = |part: &[f32]| {
-        let (chunks, rest) = part.as_chunks::<LANES>();
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        for chunk in chunks {
-            lanes.iter_mut().zip(chunk).for_each(|(top, &z)| *top = if z > *top { z } else { *top });
-        }
-        lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &z| if z > top { z } else { top })
-    };
-    let cut = without.map_or(logits.len(), |id| (id as usize).min(logits.len()));
-    let (before, after) = (&logits[..cut], logits.get(cut + 1..).unwrap_or(&[]));
-    let (first, second) = (top(before), top(after));
-    let place = |part: &[f32], z: f32| part.iter().position(|&other| other == z);
-    let found = if first >= second { place(before, first) } else { None };
-    found.or_else(|| place(after, second).map(|at| at + cut + 1)).unwrap_or(0) as u32
+/// The `n` best tokens, best first; from the first again if there are not so many.
+fn best_first(logits: &[f32], n: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    ids.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
+    ids.into_iter().cycle().take(n).collect()
 }
 
-fn finite(logits: &[f32]) -> anyhow::Result<()> {
-    match logits.iter().position(|z| !z.is_finite()) {
-        Some(at) => bail!("logit {at} is {}, expected a finite number", logits[at]),
-        None => Ok(()),
-    }
+fn finite(best: Best) -> anyhow::Result<()> {
+    if best.logit.is_finite() { Ok(()) } else { bail!("logit {} is {}, expected a finite number", best.id, best.logit) }
 }
 
 /// Tokens a second of prefill and of decode of a walk over the whole vocabulary, so that routing is not flattered by
@@ -145,26 +109,8 @@ fn finite(logits: &[f32]) -> anyhow::Result<()> {
 pub(crate) fn speed(model: Box<dyn Model>, prompt: u32, n: u32) -> anyhow::Result<(f64, f64)> {
     let n_vocab = model.shape().n_vocab as u64;
     let text: Vec<u32> = (0..u64::from(prompt)).map(|i| (i * 7919 % n_vocab) as u32).collect();
-    let mut runner = Runner::new(model, &text, None, &|| false);
+    let mut runner = Runner::new(model, &text, &|| false);
     let (prefill, logits) = runner.prefill(0, prompt)?;
     let decode: Duration = runner.decode(prompt, n, 1, &logits)?.iter().sum();
     Ok((f64::from(prompt) / prefill.as_secs_f64(), f64::from(n) / decode.as_secs_f64()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_highest_logit_is_the_first_of_its_like_and_never_the_one_left_out() {
-        let mut logits: Vec<f32> = (0..1000u32).map(|i| (i * 7919 % 997) as f32).collect();
-        for (at, without) in [(999, None), (0, None), (500, Some(3)), (33, Some(34)), (34, Some(33))] {
-            logits[at] = 2000.0;
-            assert_eq!(highest(&logits, without), at as u32);
-            logits[at] = 0.0;
-        }
-        (logits[70], logits[900], logits[5]) = (3000.0, 3000.0, 4000.0);
-        assert_eq!(highest(&logits, Some(5)), 70);
-        assert_eq!(highest(&[f32::NEG_INFINITY; 3], Some(0)), 1);
-    }
 }

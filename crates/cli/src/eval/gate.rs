@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ds4_model::{Batch, DraftRow, Limits, Model, Part, Result, Shape, SlotId, Variant};
+use ds4_model::{Batch, Best, DraftRow, Limits, Model, Part, Result, Shape, SlotId, Variant};
 
 /// Shared between the screen that pauses, the workers that measure and the model that waits.
 #[derive(Clone)]
@@ -86,6 +86,11 @@ impl Model for Gated {
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()> {
         self.gate.wait();
         self.model.forward(batch, logits)
+    }
+
+    fn forward_best(&mut self, batch: &Batch<'_>, best: &mut [Best]) -> Result<()> {
+        self.gate.wait();
+        self.model.forward_best(batch, best)
     }
 
     fn save(&mut self, slot: SlotId, rows: Range<u32>, out: &mut dyn Write) -> Result<()> {

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use ds4_model::Span;
+use ds4_model::{Best, Span};
 
 use super::queue::Waited;
-use crate::generation::{Flow, Generation};
+use crate::generation::{Flow, Generation, Prediction};
 use crate::kvstore::Key;
 use crate::plan::{Demand, Kind, TURN};
 use crate::saves::Trail;
@@ -32,6 +32,15 @@ pub(super) struct Seat {
     pub(super) restored: Option<Key>,
     /// A state that came from the store and did not work.
     pub(super) refused: Option<Key>,
+}
+
+/// What a step made of the rows of a span that were wanted.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<'a> {
+    /// `[wanted][n_vocab]`
+    Logits(&'a [f32]),
+    /// Of one row.
+    Best(Best),
 }
 
 /// A running request.
@@ -155,17 +164,25 @@ impl Seat {
         &job.tokens[span.pos as usize..(span.pos + span.len) as usize]
     }
 
-    /// The evaluated rows of `span` with their logits.
-    pub(super) fn take(&mut self, span: &Span, rows: &[f32], rewind: u32) {
+    /// Whether the best token is all that is wanted of the last row of `span`: an answer that goes on. What comes after a prompt
+    /// is kept for who asks for the same again.
+    pub(super) fn wants_best(&self, span: &Span) -> bool {
+        let task = self.job.as_ref().map(|job| &job.task);
+        matches!(task, Some(Task::Generate { prompt, generation }) if span.pos >= *prompt && generation.wants_best())
+    }
+
+    /// The evaluated rows of `span` with what they brought.
+    pub(super) fn take(&mut self, span: &Span, rows: Rows<'_>, rewind: u32) {
         let Seat { session, job, .. } = self;
         let Some(Job { tokens, task, .. }) = job else { return };
-        let n_vocab = rows.len() / span.logit_rows().max(1);
-        let last = if rows.is_empty() { None } else { Some(&rows[rows.len() - n_vocab..]) };
+        let logits = if let Rows::Logits(logits) = rows { logits } else { &[] };
+        let n_vocab = logits.len() / span.logit_rows().max(1);
+        let last = if logits.is_empty() { None } else { Some(&logits[logits.len() - n_vocab..]) };
         session.advance(&tokens[span.pos as usize..(span.pos + span.len) as usize], last, rewind);
         let done = session.position();
         match task {
             Task::Score(scoring) => {
-                let listening = scoring.take(tokens, span, rows);
+                let listening = scoring.take(tokens, span, logits);
                 match listening {
                     Err(error) => self.fail(error),
                     Ok(true) if (done as usize) < tokens.len() => {}
@@ -183,20 +200,24 @@ impl Seat {
                 if in_prompt && !generation.prefilled(done) {
                     self.end(StopReason::Cancelled);
                 } else if done >= *prompt {
-                    self.sample(rows);
+                    self.sample(match rows {
+                        Rows::Logits(logits) => Prediction::Logits(logits),
+                        Rows::Best(best) => Prediction::Best(best),
+                    });
                 }
             }
         }
     }
 
     /// Draws the next token and goes on with it, or ends.
-    pub(super) fn sample(&mut self, logits: &[f32]) {
+    pub(super) fn sample(&mut self, prediction: Prediction<'_>) {
         let Some(Job { tokens, task: Task::Generate { prompt, generation }, goes_back, .. }) = &mut self.job else {
             return;
         };
         let flow = loop {
-            match generation.advance(logits) {
-                Ok(Flow::Again(0)) => {}
+            match generation.advance(prediction) {
+                // Without the logits, which now are wanted, the last token is evaluated again.
+                Ok(Flow::Again(0)) if matches!(prediction, Prediction::Logits(_)) => {}
                 flow => break flow,
             }
         };
