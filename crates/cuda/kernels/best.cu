@@ -1,8 +1,8 @@
 // best: the id of the highest logit of a row, the lowest id on ties; of a row with a logit that is not finite the lowest id of
 // those. Both are the largest of 64-bit candidates: in the high half the logit as a number that grows with it, all ones if it is
 // not finite, in the low half the id from above. Zero is below them all.
-//   best_part: a part of a row's ids, every gridDim.x * 256th run of 256 of them.   grid: (parts, rows), 256 threads
-//   best_row: the best of the parts, and its logit.                                 grid: rows, 32 threads
+//   best_part: the best of a part of a row: of every gridDim.x-th run of 256 ids.   grid: (parts, rows), 256 threads
+//   best_row: the best of the parts, with its logit.                                grid: rows, 32 threads
 #include "common.cuh"
 
 struct BestArgs {
@@ -12,6 +12,8 @@ struct BestArgs {
     uint32_t n_vocab, parts;
 };
 static_assert(sizeof(BestArgs) == 32, "mirrored in best.rs");
+
+constexpr uint32_t BATCH = 16; // logits that a thread loads at once
 
 DEVICE uint64_t candidate(float logit, uint32_t id) {
     const uint32_t bits = __float_as_uint(logit), magnitude = bits & 0x7fffffff;
@@ -34,10 +36,17 @@ extern "C" __global__ void best_part(const BestArgs a) {
     pdl_enter();
     const float* logits = a.logits + size_t(blockIdx.y) * a.n_vocab;
     uint64_t best = 0;
-#pragma unroll 8
-    for (uint32_t id = blockIdx.x * 256 + threadIdx.x; id < a.n_vocab; id += gridDim.x * 256) {
-        const uint64_t other = candidate(logits[id], id);
-        best = other > best ? other : best;
+    const uint32_t stride = gridDim.x * 256, last = a.n_vocab - 1;
+    for (uint32_t first = blockIdx.x * 256 + threadIdx.x; first <= last; first += BATCH * stride) {
+        // All loads of a batch are on their way at once; past the end the last logit is looked at again, which changes nothing.
+        float logit[BATCH];
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; ++i) logit[i] = logits[min(first + i * stride, last)];
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; ++i) {
+            const uint64_t other = candidate(logit[i], min(first + i * stride, last));
+            best = other > best ? other : best;
+        }
     }
     best = warp_best(best);
     if (lane_id() == 0) warps[threadIdx.x / 32] = best;

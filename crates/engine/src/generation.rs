@@ -37,7 +37,7 @@ pub(crate) struct Generation {
 /// What the model says of the next token.
 #[derive(Clone, Copy)]
 pub(crate) enum Prediction<'a> {
-    /// `[n_vocab]`
+    /// `[n_vocab]`; for given tokens that are scored, a row behind each.
     Logits(&'a [f32]),
     /// The best of them, where [`Generation::wants_best`] said that it is enough.
     Best(Best),

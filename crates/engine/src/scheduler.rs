@@ -29,7 +29,7 @@ mod stored;
 
 use placement::{Place, awaited, place};
 use queue::{Entry, Stored, Waited, Waiting};
-use seat::{Job, Rows, Seat, Task};
+use seat::{Job, Seat, Task};
 
 /// Everything the thread owns.
 pub(crate) struct Scheduler {
@@ -439,11 +439,13 @@ impl Scheduler {
                 job.served = now;
             }
             let rows = span.logit_rows();
-            let rows = match if rows > 0 { best.next() } else { None } {
-                Some(&best) => Rows::Best(best),
-                None => Rows::Logits(logits.split_off(..rows * n_vocab).expect("a step makes what is wanted of it")),
+            let prediction = match if rows > 0 { best.next() } else { None } {
+                Some(&best) => Prediction::Best(best),
+                None => {
+                    Prediction::Logits(logits.split_off(..rows * n_vocab).expect("a step makes what is wanted of it"))
+                }
             };
-            seat.take(span, rows, self.limits.rewind);
+            seat.take(span, prediction, self.limits.rewind);
         }
     }
 

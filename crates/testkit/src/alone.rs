@@ -2,7 +2,7 @@
 //! bits must be equal however a row came about, and that saved states go from device to device.
 
 use ds4_gguf::Gguf;
-use ds4_model::{Backend, Batch, LogitRows, Model, Numerics, Result, Shape, Span, Transformer};
+use ds4_model::{Backend, Batch, Best, LogitRows, Model, Numerics, Result, Shape, Span, Transformer};
 
 use crate::cases::token;
 use crate::tally::distance;
@@ -76,6 +76,33 @@ impl<M: Model> Bench<M> {
         Ok(all)
     }
 
+    /// A step of `n` sequences, then one of more rows than a device makes logits for at once: with the logits, and once more
+    /// with the best tokens.
+    fn chosen(&mut self, n: u32) -> Result<Outcome> {
+        let start = |slot: u32| 3 + 5 * (slot % 9);
+        for slot in 0..n {
+            self.feed(slot, slot + 1, 0, start(slot))?;
+        }
+        let span = |slot: u32| Span { slot, pos: start(slot), len: 1, logits: LogitRows::Last };
+        let side_by_side: Vec<Span> = (0..n).map(span).collect();
+        let long = Span { slot: n - 1, pos: 0, len: 70, logits: LogitRows::All };
+        let mut rows = 0;
+        for spans in [&side_by_side[..], &[long]] {
+            let tokens: Vec<u32> =
+                spans.iter().flat_map(|span| self.tokens(span.slot + 1, span.pos, span.len)).collect();
+            let batch = Batch { tokens: &tokens, spans };
+            let mut logits = vec![0.0; batch.logit_rows() * self.n_vocab];
+            let mut best = vec![Best::default(); batch.logit_rows()];
+            self.model.forward(&batch, &mut logits)?;
+            self.model.forward_best(&batch, &mut best)?;
+            if let Err(wrong) = choices(&best, &logits) {
+                return Ok(Err(wrong));
+            }
+            rows += best.len();
+        }
+        Ok(Ok(format!("{rows} rows")))
+    }
+
     fn saved(&mut self, slot: u32, len: u32) -> Result<Vec<u8>> {
         let mut state = Vec::new();
         self.model.save(slot, 0..len, &mut state)?;
@@ -94,6 +121,48 @@ fn same(found: &[f32], expected: &[f32]) -> Outcome {
     }
     let (relative, _) = distance(found, expected);
     Err(format!("{differ} of {} logits differ, relative distance {relative:.1e}", expected.len()))
+}
+
+/// Whether each best token is that of its row, and its logit the very bits.
+fn choices(found: &[Best], logits: &[f32]) -> Outcome {
+    let rows = logits.chunks(logits.len() / found.len());
+    for (row, (found, expected)) in found.iter().zip(rows.map(Best::of)).enumerate() {
+        if (found.id, found.logit.to_bits()) != (expected.id, expected.logit.to_bits()) {
+            return Err(format!("row {row}: {found:?}, expected {expected:?}"));
+        }
+    }
+    Ok(format!("{} rows", found.len()))
+}
+
+/// The choice by itself, among logits that no model would make: ties, zeros of both signs, extremes, and what is not finite.
+pub(crate) fn odd_choices<D: Backend>(device: &mut D, n_vocab: usize) -> Result<Outcome> {
+    const ROWS: usize = 64;
+    let (middle, last) = (n_vocab / 2, n_vocab - 1);
+    let mut logits: Vec<f32> = (0..ROWS * n_vocab).map(|i| (i * 7919 % 1009) as f32 - 2000.0).collect();
+    for (i, row) in logits.chunks_mut(n_vocab).enumerate() {
+        match i % 9 {
+            0 => row[last] = f32::MAX,
+            1 => row[0] = -0.5,
+            2 => (row[middle], row[last]) = (-0.0, 0.0),
+            3 => (row[middle], row[last]) = (0.0, -0.0),
+            4 => row.fill(f32::MIN),
+            5 => (row[1], row[middle], row[last]) = (1e-40, 2e-40, 2e-40),
+            6 => (row[0], row[middle], row[last]) = (f32::MAX, f32::NAN, f32::INFINITY),
+            7 => row[last] = f32::NEG_INFINITY,
+            // The highest stands there several times.
+            _ => {}
+        }
+    }
+    let mut buffer = device.alloc(4 * logits.len())?;
+    device.write(&mut buffer, 0, bytemuck::cast_slice(&logits))?;
+    for n in [1, 8, 32, ROWS] {
+        let mut best = vec![Best::default(); n];
+        device.best(&buffer, n_vocab, &mut best)?;
+        if let Err(wrong) = choices(&best, &logits[..n * n_vocab]) {
+            return Ok(Err(wrong));
+        }
+    }
+    Ok(Ok(format!("up to {ROWS} rows")))
 }
 
 /// The bits rules of a model whose steps have keys: name and outcome of each. The model needs 32 slots.
@@ -131,6 +200,13 @@ pub(crate) fn bits<M: Model>(m: &mut Bench<M>) -> Result<Vec<(&'static str, Outc
     let mut logits = vec![0.0; expected.len()];
     m.model.forward(&Batch { tokens: &tokens, spans: &[span] }, &mut logits)?;
     rules.push(("rows of one span have the bits of rows one by one", same(&logits, &expected)));
+    for (name, n) in [
+        ("the best token of a row is that of its logits", 1),
+        ("the best tokens of 8 rows are those of their logits", 8),
+        ("the best tokens of 32 rows are those of their logits", 32),
+    ] {
+        rules.push((name, m.chosen(n)?));
+    }
     Ok(rules)
 }
 
@@ -263,5 +339,16 @@ mod tests {
         assert!((kl(&[0.0, 0.0], &[0.0, 3f32.ln()]) - (0.5 * (4f64 / 3.0).ln())).abs() < 1e-6);
         assert_eq!(kl(&[0.0, 0.0], &[0.0, f32::NAN]), f64::INFINITY);
         assert!(same(&[f32::NAN], &[f32::NAN]).is_err() && same(&[1.0], &[1.0, 2.0]).is_err());
+    }
+
+    #[test]
+    fn another_choice_is_found() {
+        let best = |id, logit| Best { id, logit };
+        let logits = [1.0, 2.0, 2.0, 0.0, -0.0, -1.0];
+        assert_eq!(choices(&[best(1, 2.0), best(0, 0.0)], &logits), Ok("2 rows".to_owned()));
+        for wrong in [best(2, 2.0), best(1, 1.0)] {
+            assert!(choices(&[wrong, best(0, 0.0)], &logits).is_err());
+        }
+        assert!(choices(&[best(1, 2.0), best(0, -0.0)], &logits).is_err());
     }
 }

@@ -179,6 +179,8 @@ fn by_itself<D: Backend>(
     for (rule, outcome) in alone::bits(&mut device)? {
         report.rule(format!("{name}: {rule}"), outcome);
     }
+    let outcome = alone::odd_choices(&mut open(&recipe.shape, limits)?, recipe.shape.n_vocab)?;
+    report.rule(format!("{name}: the best of odd logits is chosen"), outcome);
     let outcome = alone::replay(|| open(&recipe.shape, limits), &file, limits)?;
     report.rule(format!("{name}: replayed steps have the bits of eager ones"), outcome);
     let mut cpu = Bench::new(transformer(cpu(&recipe.shape)?, &file)?);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ds4_model::{Best, Span};
+use ds4_model::Span;
 
 use super::queue::Waited;
 use crate::generation::{Flow, Generation, Prediction};
@@ -32,15 +32,6 @@ pub(super) struct Seat {
     pub(super) restored: Option<Key>,
     /// A state that came from the store and did not work.
     pub(super) refused: Option<Key>,
-}
-
-/// What a step made of the rows of a span that were wanted.
-#[derive(Clone, Copy)]
-pub(super) enum Rows<'a> {
-    /// `[wanted][n_vocab]`
-    Logits(&'a [f32]),
-    /// Of one row.
-    Best(Best),
 }
 
 /// A running request.
@@ -171,11 +162,11 @@ impl Seat {
         matches!(task, Some(Task::Generate { prompt, generation }) if span.pos >= *prompt && generation.wants_best())
     }
 
-    /// The evaluated rows of `span` with what they brought.
-    pub(super) fn take(&mut self, span: &Span, rows: Rows<'_>, rewind: u32) {
+    /// The evaluated rows of `span`, with what the model says behind those that were wanted.
+    pub(super) fn take(&mut self, span: &Span, prediction: Prediction<'_>, rewind: u32) {
         let Seat { session, job, .. } = self;
         let Some(Job { tokens, task, .. }) = job else { return };
-        let logits = if let Rows::Logits(logits) = rows { logits } else { &[] };
+        let logits = if let Prediction::Logits(logits) = prediction { logits } else { &[] };
         let n_vocab = logits.len() / span.logit_rows().max(1);
         let last = if logits.is_empty() { None } else { Some(&logits[logits.len() - n_vocab..]) };
         session.advance(&tokens[span.pos as usize..(span.pos + span.len) as usize], last, rewind);
@@ -200,10 +191,7 @@ impl Seat {
                 if in_prompt && !generation.prefilled(done) {
                     self.end(StopReason::Cancelled);
                 } else if done >= *prompt {
-                    self.sample(match rows {
-                        Rows::Logits(logits) => Prediction::Logits(logits),
-                        Rows::Best(best) => Prediction::Best(best),
-                    });
+                    self.sample(prediction);
                 }
             }
         }

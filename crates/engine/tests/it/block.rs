@@ -1,6 +1,6 @@
 //! Call blocks that go wrong: written again from where they were right, and cut where they go round in circles.
 
-use ds4_engine::{Constraint, Error, Request, Result, StopReason};
+use ds4_engine::{Constraint, Error, Request, Result, SamplingParams, StopReason};
 use ds4_model::Limits;
 use ds4_text::ToolCallKind;
 
@@ -88,9 +88,11 @@ fn a_block_that_cannot_be_read_is_written_again_from_where_it_was_right() {
 #[test]
 fn a_turn_that_ends_in_the_middle_of_a_call_goes_on_with_it() {
     let said = [OPENER, &CALL[..CALL.find("llo").unwrap()]].concat();
-    let outcome = answer(&said, form(&[CALL, CLOSER].concat()), |_| {});
-    assert_eq!((arguments(&outcome).as_str(), outcome.reason()), (r#"{"x":"hello"}"#, StopReason::ToolCalls));
-    assert_eq!((outcome.taken_back.as_slice(), &outcome.ids), (&[1][..], &ids(&whole())));
+    for sampling in [SamplingParams::default(), SamplingParams::greedy()] {
+        let outcome = answer(&said, form(&[CALL, CLOSER].concat()), |r| r.sampling = sampling);
+        assert_eq!((arguments(&outcome).as_str(), outcome.reason()), (r#"{"x":"hello"}"#, StopReason::ToolCalls));
+        assert_eq!((outcome.taken_back.as_slice(), &outcome.ids), (&[1][..], &ids(&whole())));
+    }
 }
 
 #[test]

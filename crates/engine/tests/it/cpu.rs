@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ds4_cpu::{Options, load};
-use ds4_engine::{CheckpointPolicy, EngineConfig, EngineHandle, Session};
+use ds4_engine::{CheckpointPolicy, EngineConfig, EngineHandle, SamplingParams, Session};
 use ds4_model::{Batch, Limits, LogitRows, Model, Span};
 
 use crate::support::{TOKENIZER, generate, tiny};
@@ -136,4 +136,31 @@ fn conversations_side_by_side_say_what_each_says_alone() {
     assert_eq!(together, alone);
     assert_eq!(ask(&engine, 1).usage().cached, 129, "all but the last token is still there");
     assert_eq!(ask(&engine, 1).ids, alone[1]);
+}
+
+#[test]
+fn a_greedy_conversation_says_the_same_with_and_without_logits_alone_and_beside_one_that_draws() {
+    let start = || {
+        let limits = Limits { slots: 3, max_rows: 40, ..LIMITS };
+        EngineHandle::start(model("tiny-b.gguf", limits), Arc::clone(&TOKENIZER), EngineConfig::default()).unwrap()
+    };
+    let ask = |engine: &EngineHandle, turn: u32, logprobs, temperature| {
+        let prompt: Vec<u32> = ids(50 + 30 * turn).iter().map(|id| (id + turn) % 300).collect();
+        generate(engine, &prompt, |r| {
+            (r.max_tokens, r.ignore_eos, r.logprobs) = (40, true, logprobs);
+            r.sampling = SamplingParams { temperature, ..SamplingParams::default() };
+        })
+    };
+    let ask = &ask;
+    let alone: Vec<_> = (0..2).map(|turn| ask(&start(), turn, None, 0.0).ids).collect();
+    let scored: Vec<_> = (0..2).map(|turn| ask(&start(), turn, Some(0), 0.0)).collect();
+    assert!(scored.iter().flat_map(|out| &out.logprobs).all(|chosen| chosen.rank == 0));
+    assert_eq!(alone, scored.into_iter().map(|out| out.ids).collect::<Vec<_>>());
+    let engine = &start();
+    std::thread::scope(|scope| {
+        let drawing = scope.spawn(move || ask(engine, 2, None, 1.0));
+        let greedy: Vec<_> = (0..2).map(|turn| scope.spawn(move || ask(engine, turn, None, 0.0).ids)).collect();
+        assert_eq!(greedy.into_iter().map(|asked| asked.join().unwrap()).collect::<Vec<_>>(), alone);
+        assert_eq!(drawing.join().unwrap().ids.len(), 40);
+    });
 }

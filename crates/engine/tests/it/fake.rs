@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 
-use ds4_model::{Batch, Error, Limits, LogitRows, Model, Part, Result, Shape, SlotId, Span};
+use ds4_model::{Batch, Best, Error, Limits, LogitRows, Model, Part, Result, Shape, SlotId, Span};
 
 /// Positions that a step looks back on.
 const WINDOW: u32 = 5;
@@ -43,6 +43,8 @@ pub(crate) struct Watch(Arc<(Mutex<Seen>, Condvar)>);
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) steps: Vec<Vec<Span>>,
+    /// Rows of which only the best token was asked.
+    chosen: usize,
     permits: Option<usize>,
 }
 
@@ -55,6 +57,11 @@ impl Watch {
     /// Steps since the last call.
     pub(crate) fn steps(&self) -> Vec<Vec<Span>> {
         std::mem::take(&mut self.0.0.lock().unwrap().steps)
+    }
+
+    /// Rows of which only the best token was asked, since the last call.
+    pub(crate) fn chosen(&self) -> usize {
+        std::mem::take(&mut self.0.0.lock().unwrap().chosen)
     }
 
     /// From now on a step waits until it is permitted.
@@ -182,6 +189,14 @@ impl Model for Fake {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn forward_best(&mut self, batch: &Batch<'_>, best: &mut [Best]) -> Result<()> {
+        let mut logits = vec![0.0; best.len() * self.shape.n_vocab];
+        self.forward(batch, &mut logits)?;
+        self.watch.0.0.lock().unwrap().chosen += best.len();
+        best.iter_mut().zip(logits.chunks(self.shape.n_vocab)).for_each(|(best, row)| *best = Best::of(row));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The crate from outside: sessions, snapshots and the door over a fake model, and the same rules over the real one.
 
 mod active;
+mod best;
 mod block;
 mod constraint;
 mod cpu;

@@ -95,3 +95,17 @@ async fn a_stream_repeats_the_prompt_first() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_greedy_answer_is_the_same_with_and_without_log_probabilities() {
+    for server in [Server::saying("some words, and some more of them"), Server::miniature(config())] {
+        let body = json!({"prompt": PROMPT, "max_tokens": 24, "temperature": 0});
+        let plain = server.ask(PATH, &body).await;
+        let judged =
+            server.ask(PATH, &json!({"prompt": PROMPT, "max_tokens": 24, "temperature": 0, "logprobs": 1})).await;
+        assert_eq!(judged["choices"][0]["text"], plain["choices"][0]["text"]);
+        assert_eq!(judged["choices"][0]["finish_reason"], plain["choices"][0]["finish_reason"]);
+        assert_eq!(judged["usage"]["completion_tokens"], plain["usage"]["completion_tokens"]);
+        assert!(plain["usage"]["completion_tokens"].as_u64().unwrap() > 1);
+    }
+}
