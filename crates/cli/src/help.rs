@@ -226,7 +226,7 @@ CONTEXTS
       --step-mul F             1..1024: more than 1 multiplies instead
       --ctx-alloc N            tokens the cache has room for, default ctx-max + gen-tokens + 1
 RUN
-  -n, --gen-tokens N           default 128; 0 measures prefill only. The end of a turn is never generated
+  -n, --gen-tokens N           default 128; 0 measures prefill only. The end of a turn does not end it
       --repeat N               median of N runs, default 1
       --warmup N               runs before the first one, default 1
       --concurrency LIST       decode of so many copies side by side, as in 1,2,4; needs --extended
