@@ -105,7 +105,8 @@ pub(crate) fn chosen(model: &ModelSource, runtime: &Runtime) -> (Backend, Option
     // A processor that imitates a GPU is no match for the CPU backend.
     let gpu = || {
         let real = |(at, gpu): (usize, Gpu)| (!gpu.software && ds4_wgpu::available(NATIVE, at).is_ok()).then_some(at);
-        ds4_wgpu::adapters(NATIVE).into_iter().enumerate().find_map(real) == Some(runtime.device)
+        ds4_wgpu::has_gpus()
+            && ds4_wgpu::adapters(NATIVE).into_iter().enumerate().find_map(real) == Some(runtime.device)
     };
     choose(model, runtime.quality, card, gpu)
 }

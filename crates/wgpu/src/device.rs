@@ -47,6 +47,16 @@ pub struct Gpu {
     pub software: bool,
 }
 
+/// Whether the system shows a GPU at all. To ask Vulkan in vain takes time, and its drivers speak on standard error.
+pub fn has_gpus() -> bool {
+    let is_render_node = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
+    };
+    !cfg!(target_os = "linux")
+        || std::fs::read_dir("/dev/dri").is_ok_and(|mut nodes| nodes.any(is_render_node))
+        || ["/dev/nvidiactl", "/dev/dxg"].iter().any(|node| std::path::Path::new(node).exists())
+}
+
 /// Every adapter of an API, in the order of the driver.
 pub fn adapters(api: Api) -> Vec<Gpu> {
     found(api).iter().map(|adapter| described(api, adapter)).collect()

@@ -68,7 +68,6 @@ fn every_usage_error_has_its_message_and_exits_with_two() {
         (&["--logprobs-top-k", "129"], "ds4: invalid value for --logprobs-top-k: 129: expected 1..128\n"),
         (&["--raw=1", "-p", "a"], "ds4: --raw takes no value: 1\n"),
         (&["--backend", "tpu"], "ds4: invalid value for --backend: tpu: this build has cpu, cuda, vulkan, metal\n"),
-        (&["--metal"], "ds4: --metal is not supported by this build\n"),
         (
             &["--cuda", "--quality", "-p", "a"],
             "ds4: --quality and --cuda cannot be combined: a card holds cache rows as stored codes\n",
