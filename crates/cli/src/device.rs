@@ -496,7 +496,12 @@ impl Probe<Cpu> for HostClock {
 }
 
 /// The same for stages that have to be waited for.
-struct WaitClock(HostClock);
+struct WaitClock {
+    host: HostClock,
+    /// Dispatches so far, and before the step.
+    dispatches: usize,
+    before: usize,
+}
 
 impl Probe<Wgpu> for WaitClock {
     fn after(
@@ -507,8 +512,9 @@ impl Probe<Wgpu> for WaitClock {
         _: &mut ds4_wgpu::Buffer,
     ) -> ds4_model::Result<()> {
         gpu.finish()?;
-        self.0.times.push((stage, self.0.last.elapsed().as_secs_f64()));
-        self.0.last = Instant::now();
+        self.dispatches = gpu.dispatches();
+        self.host.times.push((stage, self.host.last.elapsed().as_secs_f64()));
+        self.host.last = Instant::now();
         Ok(())
     }
 }
@@ -518,6 +524,7 @@ struct Clocked<B: Stages, P: Probe<B>> {
     model: Transformer<Probed<B, P>>,
     take: fn(&mut P) -> ds4_model::Result<StageTimes>,
     begin: fn(&mut P),
+    dispatches: fn(&P) -> Option<usize>,
 }
 
 impl<B: Stages, P: Probe<B>> Timed for Clocked<B, P> {
@@ -533,6 +540,10 @@ impl<B: Stages, P: Probe<B>> Timed for Clocked<B, P> {
     fn take(&mut self) -> ds4_model::Result<StageTimes> {
         (self.take)(&mut self.model.backend_mut().probe)
     }
+
+    fn dispatches(&mut self) -> Option<usize> {
+        (self.dispatches)(&self.model.backend_mut().probe)
+    }
 }
 
 /// A model whose stages are timed, and bytes a second of a card's memory, if it runs on one.
@@ -544,15 +555,20 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let ceiling = cuda.copy_bandwidth()?;
             let probed = Probed::new(cuda, StageClock::default());
             let model = Transformer::new(probed, gguf, None, limits, Numerics::Stored)?;
-            Ok((Box::new(Clocked { model, take: StageClock::take, begin: |_| () }), Some(ceiling)))
+            Ok((
+                Box::new(Clocked { model, take: StageClock::take, begin: |_| (), dispatches: |_| None }),
+                Some(ceiling),
+            ))
         }
         Backend::Gpu(api) => {
             let gpu = Wgpu::new(&shape, limits, false, gpu_options(api, runtime))?;
-            let clock = WaitClock(HostClock { times: Vec::new(), last: Instant::now() });
+            let host = HostClock { times: Vec::new(), last: Instant::now() };
+            let clock = WaitClock { host, dispatches: 0, before: 0 };
             let model = Transformer::new(Probed::new(gpu, clock), gguf, None, limits, Numerics::Stored)?;
-            let take = |clock: &mut WaitClock| Ok(std::mem::take(&mut clock.0.times));
-            let begin = |clock: &mut WaitClock| clock.0.last = Instant::now();
-            Ok((Box::new(Clocked { model, take, begin }), None))
+            let take = |clock: &mut WaitClock| Ok(std::mem::take(&mut clock.host.times));
+            let begin = |clock: &mut WaitClock| (clock.host.last, clock.before) = (Instant::now(), clock.dispatches);
+            let dispatches = |clock: &WaitClock| Some(clock.dispatches - clock.before);
+            Ok((Box::new(Clocked { model, take, begin, dispatches }), None))
         }
         Backend::Stub(_) => Err(usage("a script cannot be measured: leave out --backend stub")),
         Backend::Cpu | Backend::Auto => {
@@ -562,7 +578,7 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let model = Transformer::new(Probed::new(cpu, clock), gguf, None, limits, precision.numerics())?;
             let take = |clock: &mut HostClock| Ok(std::mem::take(&mut clock.times));
             let begin = |clock: &mut HostClock| clock.last = Instant::now();
-            Ok((Box::new(Clocked { model, take, begin }), None))
+            Ok((Box::new(Clocked { model, take, begin, dispatches: |_| None }), None))
         }
     }
 }

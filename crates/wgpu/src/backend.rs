@@ -180,9 +180,9 @@ impl Wgpu {
         self.device.wait()
     }
 
-    /// Dispatches and submissions of the last step.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.recorder.dispatches, self.recorder.submits)
+    /// Dispatches since the last submission of a whole step began: all of them where stages run one by one.
+    pub fn dispatches(&self) -> usize {
+        self.recorder.dispatches
     }
 }
 

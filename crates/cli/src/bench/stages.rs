@@ -8,7 +8,7 @@ use ds4_gguf::Gguf;
 use ds4_model::{Batch, Limits, LogitRows, RouteChoice, Shape, Span, Stage, TensorSpec, Weights};
 
 use crate::args::{Args, Item};
-use crate::config::{self, ModelSource, Runtime, Surroundings};
+use crate::config::{self, Backend, ModelSource, Runtime, Surroundings};
 use crate::device::{self, open_file};
 use crate::flags::Flags;
 use crate::{help, terminal};
@@ -31,6 +31,8 @@ pub(crate) trait Timed {
     fn fork(&mut self, to: u32, n: u32) -> ds4_model::Result<()>;
     /// Stages since the last call.
     fn take(&mut self) -> ds4_model::Result<StageTimes>;
+    /// Dispatches of the last step, where a device counts them.
+    fn dispatches(&mut self) -> Option<usize>;
 }
 
 struct Options {
@@ -74,10 +76,18 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
         ..Limits::default()
     };
     let (mut model, card) = device::timed(&file.gguf, limits, &options.runtime)?;
-    let ceiling = card.unwrap_or_else(|| bandwidth::read_bandwidth(device::threads(options.runtime.threads)));
     let bytes = StageBytes::of(&file.gguf, &file.shape)?;
-    let how = if card.is_some() { "read and written by a copy" } else { "read by all threads" };
-    writeln!(out, "memory: {:.0} GB/s {how}", ceiling / 1e9)?;
+    let host = || bandwidth::read_bandwidth(device::threads(options.runtime.threads));
+    let ceiling = match (card, &options.runtime.backend) {
+        (Some(card), _) => Some((card, "read and written by a copy")),
+        // The host's memory says nothing about a GPU's.
+        (None, Backend::Gpu(_)) => None,
+        (None, _) => Some((host(), "read by all threads")),
+    };
+    if let Some((speed, how)) = ceiling {
+        writeln!(out, "memory: {:.0} GB/s {how}", speed / 1e9)?;
+    }
+    let ceiling = ceiling.map(|(speed, _)| speed);
     let mut logits = vec![0.0; file.shape.n_vocab * slots as usize];
     let mut at = 0;
     while at < options.context {
@@ -104,7 +114,8 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
                 runs.push(times);
             }
         }
-        table(out, &format!("decode of {rows} rows at {}", options.context), &runs, &bytes, rows, ceiling)?;
+        let dispatches = model.dispatches().map_or_else(String::new, |n| format!(", {n} dispatches"));
+        table(out, &format!("decode of {rows} rows at {}{dispatches}", options.context), &runs, &bytes, rows, ceiling)?;
     }
     Ok(())
 }
@@ -169,7 +180,7 @@ fn table(
     runs: &[StageTimes],
     bytes: &StageBytes,
     rows: u32,
-    ceiling: f64,
+    ceiling: Option<f64>,
 ) -> anyhow::Result<()> {
     let mut sums: Vec<(Stage, usize, f64)> = Vec::new();
     for (stage, seconds) in runs.iter().flatten() {
@@ -184,7 +195,14 @@ fn table(
     writeln!(
         out,
         "{:<14}{:>6}{:>10}{:>9}{:>7}{:>10}{:>9}{:>7}",
-        "stage", "calls", "us each", "ms", "share", "MB", "GB/s", "of it"
+        "stage",
+        "calls",
+        "us each",
+        "ms",
+        "share",
+        "MB",
+        "GB/s",
+        ceiling.map_or("", |_| "of it")
     )?;
     for (stage, calls, sum) in sums {
         let (calls, seconds) = (calls as f64 / n, sum / n);
@@ -199,7 +217,10 @@ fn table(
         )?;
         if read > 0.0 {
             let speed = read / seconds;
-            write!(out, "{:>10.1}{:>9.0}{:>6.0}%", read / 1e6, speed / 1e9, speed / ceiling * 100.0)?;
+            write!(out, "{:>10.1}{:>9.0}", read / 1e6, speed / 1e9)?;
+            if let Some(ceiling) = ceiling {
+                write!(out, "{:>6.0}%", speed / ceiling * 100.0)?;
+            }
         }
         writeln!(out)?;
     }
