@@ -6,14 +6,15 @@
 #include "rows.cuh"
 
 constexpr uint32_t INDEX_RATIO = 4, INDEX_TILES = (N_INDEX_HEAD + 7) / 8, INDEX_HEADS = 8 * INDEX_TILES;
-constexpr uint32_t INDEX_SLAB = INDEX_HEADS * 128, PACKED_ROW = 2 * INDEX_SLAB + 4 * INDEX_HEADS;
+constexpr uint32_t INDEX_SLAB = INDEX_HEADS * 128, PACKED_ROW = 2 * INDEX_SLAB;
+static_assert(PACKED_ROW % 1024 == 0 && N_INDEX_HEAD % 2 == 0, "slabs lie on 1024-byte bounds, weights are read in pairs");
 
 struct SelectArgs {
     const StepRow* step;
     const float* q;       // [rows][N_INDEX_HEAD][INDEX], rotated, transformed and rounded
     const float* weights; // [rows][N_INDEX_HEAD], scaled
     Rows keys;
-    uint8_t* packed;      // prefill: [n][PACKED_ROW] two slabs of heads (wgmma.cuh), then the weights
+    uint8_t* packed;      // prefill: [n][PACKED_ROW] two slabs of heads (wgmma.cuh)
     float* scores;        // [n][stride]
     uint32_t* candidates; // [n][slices][TOP_K], if slices > 1
     uint32_t* selected;   // [rows][TOP_K]

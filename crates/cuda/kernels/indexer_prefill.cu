@@ -27,13 +27,9 @@ extern "C" __global__ __launch_bounds__(256) void index_pack(const SelectArgs a)
             make_uint4(f16x2_of(from[0], from[4]), f16x2_of(from[32], from[36]), f16x2_of(from[64], from[68]),
                        f16x2_of(from[96], from[100]));
     }
-    if (threadIdx.x < INDEX_HEADS) {
-        const float w = threadIdx.x < N_INDEX_HEAD ? a.weights[query + threadIdx.x] : 0.f;
-        reinterpret_cast<float*>(out + 2 * INDEX_SLAB)[threadIdx.x] = w;
-    }
 }
 
-constexpr uint32_t KEYS = 256, QUERIES = 64, STAGES = 6, STAGE = (PACKED_ROW + 1023) / 1024 * 1024, WARPS = KEYS / 16;
+constexpr uint32_t KEYS = 256, QUERIES = 64, STAGES = 6, WARPS = KEYS / 16;
 
 // grid (blocks of 256 keys, blocks of 64 rows), 544 threads: four warpgroups of 64 keys and a warp that fills the ring. All skip the
 // queries that see none of the keys. `memory`: STAGES stages on a 1024-byte bound, then the barriers.
@@ -41,7 +37,7 @@ extern "C" __global__ __launch_bounds__(544, 1) void index_score_prefill(const S
 #if HAS_WGMMA
     extern __shared__ __align__(16) uint8_t memory[];
     uint8_t* ring = memory + (-shared_address(memory) & 1023);
-    uint64_t *full = reinterpret_cast<uint64_t*>(ring + STAGES * STAGE), *empty = full + STAGES;
+    uint64_t *full = reinterpret_cast<uint64_t*>(ring + STAGES * PACKED_ROW), *empty = full + STAGES;
     const uint32_t warp = threadIdx.x / 32, key0 = KEYS * blockIdx.x;
     const uint32_t first = QUERIES * blockIdx.y, last = min(a.n, first + QUERIES);
     if (threadIdx.x == 0) {
@@ -57,7 +53,7 @@ extern "C" __global__ __launch_bounds__(544, 1) void index_score_prefill(const S
             if (candidates_of(a, row) <= key0) continue;
             mbar_wait(&empty[stage], turn ^ 1);
             fill_begin(&full[stage], PACKED_ROW);
-            fill(&full[stage], ring + STAGE * stage, a.packed + size_t(row) * PACKED_ROW, PACKED_ROW);
+            fill(&full[stage], ring + PACKED_ROW * stage, a.packed + size_t(row) * PACKED_ROW, PACKED_ROW);
             fill_end(&full[stage]);
             step();
         }
@@ -72,8 +68,16 @@ extern "C" __global__ __launch_bounds__(544, 1) void index_score_prefill(const S
             slot = row_slot;
             load_keys(a.keys, slot, min(key, a.keys.per_slot - 1), min(key + 8, a.keys.per_slot - 1), f);
         }
+        // Of two neighbouring heads each, as the sums below lie.
+        float2 weights[INDEX_TILES];
+        const float* of_row = a.weights + size_t(a.first_row + row) * N_INDEX_HEAD;
+#pragma unroll
+        for (uint32_t j = 0; j < INDEX_TILES; ++j) {
+            const uint32_t head = 8 * j + 2 * t;
+            weights[j] = head < N_INDEX_HEAD ? *reinterpret_cast<const float2*>(of_row + head) : make_float2(0, 0);
+        }
         mbar_wait(&full[stage], turn);
-        const uint8_t* heads = ring + STAGE * stage;
+        const uint8_t* heads = ring + PACKED_ROW * stage;
         const uint64_t b = operand(shared_address(heads), 16);
         float c[4 * INDEX_TILES];
         wgmma_fence();
@@ -82,10 +86,9 @@ extern "C" __global__ __launch_bounds__(544, 1) void index_score_prefill(const S
         wgmma_commit();
         wgmma_wait<0>();
         float low = 0, high = 0;
-        const float* weights = reinterpret_cast<const float*>(heads + 2 * INDEX_SLAB);
 #pragma unroll
         for (uint32_t j = 0; j < INDEX_TILES; ++j) {
-            const float2 w = *reinterpret_cast<const float2*>(weights + 8 * j + 2 * t);
+            const float2 w = weights[j];
             low = fmaf(w.y, fmaxf(c[4 * j + 1], 0.f), fmaf(w.x, fmaxf(c[4 * j], 0.f), low));
             high = fmaf(w.y, fmaxf(c[4 * j + 3], 0.f), fmaf(w.x, fmaxf(c[4 * j + 2], 0.f), high));
         }

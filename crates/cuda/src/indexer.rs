@@ -40,9 +40,9 @@ struct SelectArgs {
 }
 const _: () = assert!(size_of::<SelectArgs>() == 88);
 
-/// Bytes of a packed query: heads in eights, then their weights.
+/// Bytes of a packed query: heads in eights.
 pub(crate) fn packed_row(s: &Shape) -> usize {
-    s.n_index_head.next_multiple_of(8) * (2 * s.index_dim + 4)
+    s.n_index_head.next_multiple_of(8) * 2 * s.index_dim
 }
 
 /// Scratch memory for the longest context: floats of scores, candidates, bytes of packed queries.
@@ -101,7 +101,7 @@ fn score(cuda: &mut Cuda, keys: usize, n: usize, small: bool, args: &SelectArgs)
         let each = (2 * cuda.device.sms as usize).div_ceil(n).max(1);
         return cuda.launch("index_score", Grid::new(blocks.min(each) as u32, n as u32, 256), args);
     }
-    let stage = packed_row(&cuda.shape).next_multiple_of(1024);
+    let stage = packed_row(&cuda.shape);
     cuda.launch("index_pack", Grid::new(n as u32, 1, 256), args)?;
     let grid = Grid::new(blocks as u32, n.div_ceil(QUERIES) as u32, 544).shared(1024 + STAGES * stage + 96);
     cuda.launch("index_score_prefill", grid, args)
