@@ -1,5 +1,5 @@
 // Products of many rows with dense matrices; see `dense.wgsl` for segments and `gemm.wgsl` for tiles.
-//   grid: (tiles of 64 weight rows of all segments, ceil(n / 64), 1), 64 invocations
+//   grid: (tiles of TILE_M weight rows of all segments, ceil(n / TILE_N), 1)
 
 struct Segment {
     codes: u32, scales: u32, rows: u32, first: u32, to: u32, format: u32, group_rows: u32, group_first: u32,
@@ -21,73 +21,86 @@ var<immediate> args: Args;
 // The tile's weight rows and rows of x, set once.
 var<private> segment: Segment;
 var<private> m_first: u32;
-var<private> x_at: u32;
+var<private> n_first: u32;
+var<private> part: u32;
 
-fn fill_w(tid: u32, k0: u32) {
-    let m = min(m_first + tid, segment.rows - 1u);
+// Sixteen weights as they lie in memory.
+struct Raw { a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32>, scale: u32 }
+
+fn fetch_w(tile_row: u32, k: u32) -> Raw {
+    let m = min(m_first + tile_row, segment.rows - 1u);
+    var raw: Raw;
     if (segment.format == FORMAT_Q8) {
-        let at = segment.codes + m * (args.k / 16u) + k0 / 16u;
-        let d = half_of(words[segment.scales + m * (args.k / 64u) + k0 / 64u], (k0 / 32u) & 1u);
-        let a = codes[at];
-        let b = codes[at + 1u];
-        set_w(tid, 0u, d * signed_bytes(a.x)); set_w(tid, 4u, d * signed_bytes(a.y));
-        set_w(tid, 8u, d * signed_bytes(a.z)); set_w(tid, 12u, d * signed_bytes(a.w));
-        set_w(tid, 16u, d * signed_bytes(b.x)); set_w(tid, 20u, d * signed_bytes(b.y));
-        set_w(tid, 24u, d * signed_bytes(b.z)); set_w(tid, 28u, d * signed_bytes(b.w));
+        raw.a = codes[segment.codes + m * (args.k / 16u) + k / 16u];
+        raw.scale = words[segment.scales + m * (args.k / 64u) + k / 64u];
     } else if (segment.format == FORMAT_F16) {
-        let at = segment.codes + m * (args.k / 8u) + k0 / 8u;
-        for (var i = 0u; i < 4u; i += 1u) {
-            let w = codes[at + i];
-            set_w(tid, 8u * i, vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y)));
-            set_w(tid, 8u * i + 4u, vec4<f32>(unpack2x16float(w.z), unpack2x16float(w.w)));
-        }
+        let at = segment.codes + m * (args.k / 8u) + k / 8u;
+        raw.a = codes[at];
+        raw.b = codes[at + 1u];
     } else {
-        let at = segment.codes + m * (args.k / 4u) + k0 / 4u;
-        for (var i = 0u; i < 8u; i += 1u) { set_w(tid, 4u * i, bitcast<vec4<f32>>(codes[at + i])); }
+        let at = segment.codes + m * (args.k / 4u) + k / 4u;
+        raw.a = codes[at];
+        raw.b = codes[at + 1u];
+        raw.c = codes[at + 2u];
+        raw.d = codes[at + 3u];
+    }
+    return raw;
+}
+
+fn halves(a: u32, b: u32) -> vec4<f32> { return vec4<f32>(unpack2x16float(a), unpack2x16float(b)); }
+
+// Weights k .. + 15 as the tile's row `m`.
+fn decode_w(raw: Raw, m: u32, k: u32) {
+    let at = k & 31u;
+    if (segment.format == FORMAT_Q8) {
+        let d = GAIN * half_of(raw.scale, (k / 32u) & 1u);
+        set_w(m, at, d * signed_bytes(raw.a.x));
+        set_w(m, at + 4u, d * signed_bytes(raw.a.y));
+        set_w(m, at + 8u, d * signed_bytes(raw.a.z));
+        set_w(m, at + 12u, d * signed_bytes(raw.a.w));
+    } else if (segment.format == FORMAT_F16) {
+        set_w(m, at, halves(raw.a.x, raw.a.y));
+        set_w(m, at + 4u, halves(raw.a.z, raw.a.w));
+        set_w(m, at + 8u, halves(raw.b.x, raw.b.y));
+        set_w(m, at + 12u, halves(raw.b.z, raw.b.w));
+    } else {
+        set_w(m, at, bitcast<vec4<f32>>(raw.a));
+        set_w(m, at + 4u, bitcast<vec4<f32>>(raw.b));
+        set_w(m, at + 8u, bitcast<vec4<f32>>(raw.c));
+        set_w(m, at + 12u, bitcast<vec4<f32>>(raw.d));
     }
 }
 
-fn fill_x(tid: u32, k0: u32) {
-    let at = x_at + k0 / 4u;
-    for (var i = 0u; i < 8u; i += 1u) { set_x(tid, 4u * i, x[at + i]); }
-}
+fn gain() -> f32 { return select(1.0, GAIN, segment.format == FORMAT_Q8); }
 
-fn put(row: u32, m: u32, y: f32) {
-    if (row >= args.n || m >= segment.rows) { return; }
-    let d = segment.to + m;
+fn row_of_x(row: u32) -> u32 { return (n_first + row) * args.x_stride + part; }
+
+fn put(tile_row: u32, tile_m: u32, y: vec4<f32>) {
+    let row = n_first + tile_row;
+    for (var i = 0u; i < min(4u, segment.rows - min(m_first + tile_m, segment.rows)); i += 1u) {
+        let d = segment.to + m_first + tile_m + i;
 //if POST
-    let old = vec4<f32>(streams[row * HC * N_EMBD + d], streams[(row * HC + 1u) * N_EMBD + d],
-        streams[(row * HC + 2u) * N_EMBD + d], streams[(row * HC + 3u) * N_EMBD + d]);
-    for (var b = 0u; b < HC; b += 1u) {
-        let at = row * MIX + HC + b;
-        streams[(row * HC + b) * N_EMBD + d] = fma(mix[at + 12u], old.w,
-            fma(mix[at + 8u], old.z, fma(mix[at + 4u], old.y, fma(mix[at], old.x, mix[row * MIX + b] * y))));
-    }
+        let old = vec4<f32>(streams[row * HC * N_EMBD + d], streams[(row * HC + 1u) * N_EMBD + d],
+            streams[(row * HC + 2u) * N_EMBD + d], streams[(row * HC + 3u) * N_EMBD + d]);
+        for (var b = 0u; b < HC; b += 1u) {
+            let at = row * MIX + HC + b;
+            streams[(row * HC + b) * N_EMBD + d] = fma(mix[at + 12u], old.w,
+                fma(mix[at + 8u], old.z, fma(mix[at + 4u], old.y, fma(mix[at], old.x, mix[row * MIX + b] * y[i]))));
+        }
 //else
-    out[row * args.out_stride + d] = y;
+        out[row * args.out_stride + d] = y[i];
 //end
+    }
 }
 
-fn put4(row: u32, m: u32, y: vec4<f32>) {
-    put(row, m, y.x); put(row + 1u, m, y.y); put(row + 2u, m, y.z); put(row + 3u, m, y.w);
-}
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn dense_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     var s = 0u;
     while (s + 1u < args.segments && wg.x >= segments[s + 1u].first) { s += 1u; }
     segment = segments[s];
-    m_first = (wg.x - segment.first) * 64u;
-    // Whole tiles share their part of x: groups are multiples of 64 rows, or there is one.
-    let part = (m_first + segment.group_first) / segment.group_rows * (args.k / 4u);
-    x_at = min(64u * wg.y + tid, args.n - 1u) * args.x_stride + part;
-    let t = multiply(args.k, tid);
-    let row = 64u * wg.y + 4u * (tid & 7u);
-    let m = m_first + 4u * (tid / 8u);
-//each i 4
-    put4(row, m + $iu, t.a[$i]);
-    put4(row + 32u, m + $iu, t.b[$i]);
-    put4(row, m + 32u + $iu, t.a[$i + 4]);
-    put4(row + 32u, m + 32u + $iu, t.b[$i + 4]);
-//end
+    m_first = (wg.x - segment.first) * TILE_M;
+    n_first = TILE_N * wg.y;
+    // Whole tiles share their part of x: groups are multiples of the tile, or there is one.
+    part = (m_first + segment.group_first) / segment.group_rows * (args.k / 4u);
+    multiply(args.k, min(TILE_N, args.n - n_first), tid);
 }

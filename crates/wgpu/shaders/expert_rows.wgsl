@@ -1,7 +1,7 @@
 // Routed experts of many rows; see `gemm.wgsl` for tiles. Pairs of row and choice are gathered by expert first: a tile is up to
 // 64 pairs of one expert.
-//   experts_group: grid (1, 1, 1), 256 invocations      experts_rows: grid (tiles of outputs, most tiles, 1), 64 invocations
-// Of gate and up the tile has 32 weight rows each, so that an invocation has both of its outputs.
+//   experts_group: grid (1, 1, 1), 256 invocations      experts_rows: grid (tiles of outputs, most tiles, 1)
+// Of gate and up the tile has a half each, so that an invocation has both of its outputs.
 
 struct Args {
     first: u32, count: u32, codes: u32, scales: u32, other_codes: u32, other_scales: u32, clamp_at: f32, pairs: u32,
@@ -56,81 +56,137 @@ fn experts_group(@builtin(local_invocation_index) tid: u32) {
 //end
 const K = N_EMBD;
 const M = FF;
-const ROWS = 32u;
+const ROWS = TILE_M / 2u;
 //else
 //if IQ2
 @group(0) @binding(5) var<storage, read> iq2_grid: array<vec2<u32>>;
 //end
 const K = FF;
 const M = N_EMBD;
-const ROWS = 64u;
+const ROWS = TILE_M;
 //end
 
+var<private> tile: vec4<u32>;
 var<private> m_first: u32; // of the part's rows
-var<private> x_at: u32;
+var<private> to_first: u32; // of the outputs
 
-//tile tile_words words
-//if GATED
-//tile tile_other other_words
+// Sixteen weights as they lie in memory: codes first, what scales them behind.
+//if F32
+struct Raw { a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, d: vec4<u32> }
+//else
+struct Raw { a: vec4<u32>, b: vec4<u32> }
 //end
 
-fn fill_w(tid: u32, k0: u32) {
+//tile fetch_words words
 //if GATED
-    if (tid >= 32u) {
-        tile_other(args.other_codes, args.other_scales, m_first + tid - 32u, tid, k0);
-        return;
+//tile fetch_other other_words
+//end
+
+fn fetch_w(tile_row: u32, k: u32) -> Raw {
+//if GATED
+    if (tile_row >= ROWS) { return fetch_other(args.other_codes, args.other_scales, m_first + tile_row - ROWS, k); }
+//end
+    return fetch_words(args.codes, args.scales, m_first + tile_row, k);
+}
+
+// Weights k .. + 15 as the tile's row `m`.
+fn decode_w(raw: Raw, m: u32, k: u32) {
+    let to = k & 31u;
+//if IQ2
+    let scale = GAIN * half_of(raw.a.z, raw.a.w & 1u) * (0.5 + f32(raw.a.y >> 28u)) * 0.25;
+    let first = (k / 8u) & 2u;
+    for (var i = 0u; i < 2u; i += 1u) {
+        let magnitudes = grid[(raw.a.x >> (8u * (first + i))) & 255u];
+        let seven = (raw.a.y >> (7u * (first + i))) & 127u;
+        let minus = seven | ((countOneBits(seven) & 1u) << 7u);
+        set_w(m, to + 8u * i, turned(scale * unsigned_bytes(magnitudes.x), minus));
+        set_w(m, to + 8u * i + 4u, turned(scale * unsigned_bytes(magnitudes.y), minus >> 4u));
     }
 //end
-    tile_words(args.codes, args.scales, m_first + tid, tid, k0);
+//if Q2K
+    let d = GAIN * unpack2x16float(raw.b.x);
+    let sc = raw.b.y >> (16u * ((k / 32u) & 1u) + 8u * ((k / 16u) & 1u));
+    let scale = d.x * f32(sc & 15u);
+    let least = d.y * f32((sc >> 4u) & 15u);
+//each i 4
+    set_w(m, to + 4u * $iu, scale * unsigned_bytes((raw.a[$i] >> (2u * ((k / 32u) & 3u))) & 0x03030303u) - least);
+//end
+//end
+//if Q4K
+    let s = q4k_scale(raw.b.yzw, (k / 32u) & 7u) * unpack2x16float(raw.b.x) * GAIN;
+//each i 4
+    set_w(m, to + 4u * $iu, s.x * unsigned_bytes((raw.a[$i] >> (4u * ((k / 32u) & 1u))) & 0x0f0f0f0fu) - s.y);
+//end
+//end
+//if MXFP4
+    let scale = GAIN * exp2_byte((raw.b.x >> (8u * raw.b.y)) & 255u);
+//each i 4
+    set_w(m, to + 4u * $iu, scale * fp4(raw.a[$i] >> (4u * ((k / 16u) & 1u))));
+//end
+//end
+//if Q8
+    let d = GAIN * half_of(raw.b.x, raw.b.y);
+//each i 4
+    set_w(m, to + 4u * $iu, d * signed_bytes(raw.a[$i]));
+//end
+//end
+//if F16
+    set_w(m, to, vec4<f32>(unpack2x16float(raw.a.x), unpack2x16float(raw.a.y)));
+    set_w(m, to + 4u, vec4<f32>(unpack2x16float(raw.a.z), unpack2x16float(raw.a.w)));
+    set_w(m, to + 8u, vec4<f32>(unpack2x16float(raw.b.x), unpack2x16float(raw.b.y)));
+    set_w(m, to + 12u, vec4<f32>(unpack2x16float(raw.b.z), unpack2x16float(raw.b.w)));
+//end
+//if F32
+    set_w(m, to, bitcast<vec4<f32>>(raw.a));
+    set_w(m, to + 4u, bitcast<vec4<f32>>(raw.b));
+    set_w(m, to + 8u, bitcast<vec4<f32>>(raw.c));
+    set_w(m, to + 12u, bitcast<vec4<f32>>(raw.d));
+//end
 }
 
-fn fill_x(tid: u32, k0: u32) {
-    let at = x_at + k0 / 4u;
-    for (var i = 0u; i < 8u; i += 1u) { set_x(tid, 4u * i, x[at + i]); }
+//if F16
+fn gain() -> f32 { return 1.0; }
+//else
+//if F32
+fn gain() -> f32 { return 1.0; }
+//else
+fn gain() -> f32 { return GAIN; }
+//end
+//end
+
+fn row_of_x(row: u32) -> u32 {
+//if GATED
+    return order[tile.y + row] / N_USED * (K / 4u);
+//else
+    return order[tile.y + row] * (K / 4u);
+//end
 }
 
-@compute @workgroup_size(64)
+//if GATED
+fn put_gated(row: u32, m: u32, gate: vec4<f32>, up: vec4<f32>) {
+    let pair = order[tile.y + row];
+    let at = pair * M + to_first + m;
+    let weight = weights[pair];
+    for (var i = 0u; i < 4u; i += 1u) { out[at + i] = swiglu(gate[i], up[i], args.clamp_at) * weight; }
+}
+//else
+fn put(row: u32, m: u32, y: vec4<f32>) {
+    let at = order[tile.y + row] * M + to_first + m;
+    for (var i = 0u; i < 4u; i += 1u) { out[at + i] = y[i]; }
+}
+//end
+
+@compute @workgroup_size(THREADS)
 fn experts_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     if (wg.y >= tiles[0].x) { return; }
-    let tile = tiles[wg.y + 1u];
+    tile = tiles[wg.y + 1u];
     if (tile.x < args.first || tile.x >= args.first + args.count) { return; }
 //if IQ2
-    for (var i = tid; i < 256u; i += 64u) { grid[i] = iq2_grid[i]; }
+    for (var i = tid; i < 256u; i += THREADS) { grid[i] = iq2_grid[i]; }
     workgroupBarrier();
 //end
-    m_first = (tile.x - args.first) * M + wg.x * ROWS;
-    let own = order[tile.y + min(tid, tile.z - 1u)];
-//if GATED
-    x_at = own / N_USED * (K / 4u);
-//else
-    x_at = own * (K / 4u);
-//end
-    let t = multiply(K, tid);
-    let row = 4u * (tid & 7u);
-    let m = wg.x * ROWS + 4u * (tid / 8u);
-    for (var c = 0u; c < 4u; c += 1u) {
-        if (row + c < tile.z) {
-            let pair = order[tile.y + row + c];
-//each i 4
-//if GATED
-            out[pair * M + m + $iu] = swiglu(t.a[$i][c], t.a[$i + 4][c], args.clamp_at) * weights[pair];
-//else
-            out[pair * M + m + $iu] = t.a[$i][c];
-            out[pair * M + m + 32u + $iu] = t.a[$i + 4][c];
-//end
-//end
-        }
-        if (row + 32u + c < tile.z) {
-            let pair = order[tile.y + row + 32u + c];
-//each i 4
-//if GATED
-            out[pair * M + m + $iu] = swiglu(t.b[$i][c], t.b[$i + 4][c], args.clamp_at) * weights[pair];
-//else
-            out[pair * M + m + $iu] = t.b[$i][c];
-            out[pair * M + m + 32u + $iu] = t.b[$i + 4][c];
-//end
-//end
-        }
-    }
+    to_first = wg.x * ROWS;
+    m_first = (tile.x - args.first) * M + to_first;
+    multiply(K, tile.z, tid);
 }
 //end

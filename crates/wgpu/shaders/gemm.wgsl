@@ -1,6 +1,11 @@
 // Products of many rows: tiles of 64 weight rows by 64 rows of x, 32 of k at a time through workgroup memory. 64 invocations; each
 // has eight weight rows (4 ty .. and 32 + 4 ty ..) by eight rows of x (4 tx .. and 32 + 4 tx ..).
-// What fills the tiles and takes the sums stands in front of this text: `fill_w`, `fill_x` and `put`.
+// The stage's text says where sixteen weights come from (`fetch_w`, `decode_w`), where a row of x stands (`row_of_x`), and what
+// becomes of four neighbouring sums of a row: `put`, or `put_gated` of gate and up, whose weight rows are the tile's two halves.
+
+const TILE_M = 64u;
+const TILE_N = 64u;
+const GAIN = 1.0;
 
 var<workgroup> wt: array<vec4<f32>, 512>; // [k][weight row / 4]
 var<workgroup> xt: array<vec4<f32>, 512>; // [k][row / 4]
@@ -22,18 +27,19 @@ fn set_x(row: u32, k: u32, v: vec4<f32>) {
     xt[at + 48u][row & 3u] = v.w;
 }
 
-struct Tile { a: array<vec4<f32>, 8>, b: array<vec4<f32>, 8> }
-
-fn multiply(k_end: u32, tid: u32) -> Tile {
+// `rows` of the tile's rows of x are there.
+fn multiply(k_end: u32, rows: u32, tid: u32) {
     let tx = tid & 7u;
     let ty = tid / 8u;
+    let x_at = row_of_x(min(tid, rows - 1u));
 //each i 8
     var a$i = vec4<f32>();
     var b$i = vec4<f32>();
 //end
     for (var k0 = 0u; k0 < k_end; k0 += 32u) {
-        fill_w(tid, k0);
-        fill_x(tid, k0);
+        decode_w(fetch_w(tid, k0), tid, k0);
+        decode_w(fetch_w(tid, k0 + 16u), tid, k0 + 16u);
+        for (var i = 0u; i < 8u; i += 1u) { set_x(tid, 4u * i, x[x_at + k0 / 4u + i]); }
         workgroupBarrier();
         for (var k = 0u; k < 512u; k += 16u) {
             let wa = wt[k + ty];
@@ -51,5 +57,22 @@ fn multiply(k_end: u32, tid: u32) -> Tile {
         }
         workgroupBarrier();
     }
-    return Tile(array<vec4<f32>, 8>(a0, a1, a2, a3, a4, a5, a6, a7), array<vec4<f32>, 8>(b0, b1, b2, b3, b4, b5, b6, b7));
+//each c 4
+    if (4u * tx + $cu < rows) {
+//if GATED
+        put_gated(4u * tx + $cu, 4u * ty, vec4<f32>(a0[$c], a1[$c], a2[$c], a3[$c]), vec4<f32>(a4[$c], a5[$c], a6[$c], a7[$c]));
+//else
+        put(4u * tx + $cu, 4u * ty, vec4<f32>(a0[$c], a1[$c], a2[$c], a3[$c]));
+        put(4u * tx + $cu, 32u + 4u * ty, vec4<f32>(a4[$c], a5[$c], a6[$c], a7[$c]));
+//end
+    }
+    if (32u + 4u * tx + $cu < rows) {
+//if GATED
+        put_gated(32u + 4u * tx + $cu, 4u * ty, vec4<f32>(b0[$c], b1[$c], b2[$c], b3[$c]), vec4<f32>(b4[$c], b5[$c], b6[$c], b7[$c]));
+//else
+        put(32u + 4u * tx + $cu, 4u * ty, vec4<f32>(b0[$c], b1[$c], b2[$c], b3[$c]));
+        put(32u + 4u * tx + $cu, 32u + 4u * ty, vec4<f32>(b4[$c], b5[$c], b6[$c], b7[$c]));
+//end
+    }
+//end
 }

@@ -6,11 +6,16 @@
 // sum of squares.
 // With FUSED the last part of a row to be there makes its collapse too.
 
-struct Args { fn_at: u32, format: u32, scale: u32, base: u32, norm: u32, pad0: u32, pad1: u32, pad2: u32 }
+struct Args { fn_at: u32, format: u32, scale: u32, base: u32, norm: u32, rows: u32, pad0: u32, pad1: u32 }
 var<immediate> args: Args;
 
 const PARTS = HC * N_EMBD / 1024u;
 
+//if MANY
+@group(0) @binding(0) var<storage, read> streams: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> weights: array<u32>;
+@group(0) @binding(2) var<storage, read_write> partial: array<f32>;
+//else
 @group(0) @binding(0) var<storage, read> step: array<StepRow>;
 @group(0) @binding(1) var<storage, read> streams: array<vec4<f32>>;
 //if PRODUCTS
@@ -30,8 +35,52 @@ const PARTS = HC * N_EMBD / 1024u;
 @group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> mix: array<f32>;
 //end
+//end
 //if PRODUCTS
 
+
+// Four columns of an output's weights.
+fn weights_of(o: u32, column: u32) -> vec4<f32> {
+    let at = o * HC * N_EMBD + 4u * column;
+    if (args.format == FORMAT_F16) {
+        let i = args.fn_at + at / 2u;
+        return vec4<f32>(unpack2x16float(weights[i]), unpack2x16float(weights[i + 1u]));
+    }
+    let i = args.fn_at + at;
+    return bitcast<vec4<f32>>(vec4<u32>(weights[i], weights[i + 1u], weights[i + 2u], weights[i + 3u]));
+}
+
+//if MANY
+var<workgroup> group_shares: array<vec4<f32>, 8u * (OUTPUTS + 1u)>;
+
+// Of long steps. grid: (PARTS, fours of rows, 1), 256 invocations of four columns
+@compute @workgroup_size(256)
+fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    let row = 4u * wg.y;
+    let column = 256u * wg.x + tid; // in fours
+    var v: array<vec4<f32>, 4>;
+    for (var r = 0u; r < 4u; r += 1u) { v[r] = streams[min(row + r, args.rows - 1u) * HC * N_EMBD / 4u + column]; }
+    for (var o = 0u; o <= OUTPUTS; o += 1u) {
+        var sums: vec4<f32>;
+        if (o == OUTPUTS) {
+            sums = vec4<f32>(chain(v[0], v[0], 0.0), chain(v[1], v[1], 0.0), chain(v[2], v[2], 0.0), chain(v[3], v[3], 0.0));
+        } else {
+            let w = weights_of(o, column);
+            sums = vec4<f32>(chain(w, v[0], 0.0), chain(w, v[1], 0.0), chain(w, v[2], 0.0), chain(w, v[3], 0.0));
+        }
+        sums = first_sum4(sums, tid);
+        if ((tid & 31u) == 0u) { group_shares[8u * o + tid / 32u] = sums; }
+    }
+    workgroupBarrier();
+    if (tid <= OUTPUTS) {
+        var sums = vec4<f32>();
+        for (var i = 0u; i < 8u; i += 1u) { sums += group_shares[8u * tid + i]; }
+        for (var r = 0u; r < min(4u, args.rows - row); r += 1u) {
+            partial[((row + r) * PARTS + wg.x) * 32u + tid] = sums[r];
+        }
+    }
+}
+//else
 var<workgroup> shares: array<f32, 256u * (OUTPUTS + 1u)>;
 var<workgroup> eighths: array<f32, 8u * (OUTPUTS + 1u)>;
 
@@ -42,18 +91,7 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
     if (OUTPUTS == HC && step[row].logits == NO_LOGITS) { return; }
     let column = 256u * wg.x + tid; // in fours
     let v = streams[row * HC * N_EMBD / 4u + column];
-    for (var o = 0u; o < OUTPUTS; o += 1u) {
-        let at = o * HC * N_EMBD + 4u * column;
-        var w: vec4<f32>;
-        if (args.format == FORMAT_F16) {
-            let i = args.fn_at + at / 2u;
-            w = vec4<f32>(unpack2x16float(weights[i]), unpack2x16float(weights[i + 1u]));
-        } else {
-            let i = args.fn_at + at;
-            w = bitcast<vec4<f32>>(vec4<u32>(weights[i], weights[i + 1u], weights[i + 2u], weights[i + 3u]));
-        }
-        shares[o * 256u + tid] = chain(w, v, 0.0);
-    }
+    for (var o = 0u; o < OUTPUTS; o += 1u) { shares[o * 256u + tid] = chain(weights_of(o, column), v, 0.0); }
     shares[OUTPUTS * 256u + tid] = chain(v, v, 0.0);
     workgroupBarrier();
     if (tid < 8u * (OUTPUTS + 1u)) {
@@ -73,6 +111,7 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
     if (OUTPUTS > HC && tid == 0u) { write_mix(row); }
 //end
 }
+//end
 //end
 //if COLLAPSE
 var<workgroup> m: array<f32, 32>;

@@ -26,12 +26,15 @@ pub(crate) const COMBINE: Kernel = Kernel::new("attend_combine", &["COMBINE"]);
 
 pub(crate) const FUSED: Kernel = Kernel::new("attend", &["SPLIT", "COMBINE", "FUSED"]);
 
+pub(crate) const ROWS: Kernel = Kernel::new("attend_rows", &[]);
+
 /// Visible rows of a part in a small step; in a long one a row's heads are enough work to share out.
 const PART: usize = 64;
 /// Sums that are held at a time, if one row has not more.
 const FLOATS: usize = 32 << 20;
-/// Heads of a workgroup.
+/// Heads of a workgroup, and of one of the kernel with cooperative matrices.
 const HEADS: usize = 8;
+const MATRIX_HEADS: usize = 32;
 
 /// Rows that a query at the end of the context sees.
 fn visible(s: &Shape, ratio: u32, context: u32) -> usize {
@@ -68,18 +71,24 @@ pub(crate) fn attend(
     let at_once = (sums.bytes / 4 / row_floats(&gpu.shape, parts)).max(1);
     let rows = kv.compressed.as_ref().map_or(&kv.window, |c| &c.rows);
     let (values, rope) = (gpu.values.clone(), gpu.rope(ratio));
+    let args = |first: usize| Args {
+        ratio,
+        parts: parts as u32,
+        first_row: first as u32,
+        per_part: per_part as u32,
+        window_per_slot: kv.window.per_slot as u32,
+        rows_per_slot: rows.per_slot as u32,
+        sinks: sinks.at(),
+        rope: 0,
+    };
+    if !small(step.n) && gpu.device.abilities.paths.matrices {
+        let grid = [n_head.div_ceil(MATRIX_HEADS) as u32, step.n as u32, 1];
+        let buffers = [&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &values, &rope, heads];
+        return gpu.dispatch(ROWS, grid, &args(0), &buffers);
+    }
     for first in (0..step.n).step_by(at_once) {
         let n = at_once.min(step.n - first) as u32;
-        let args = Args {
-            ratio,
-            parts: parts as u32,
-            first_row: first as u32,
-            per_part: per_part as u32,
-            window_per_slot: kv.window.per_slot as u32,
-            rows_per_slot: rows.per_slot as u32,
-            sinks: sinks.at(),
-            rope: 0,
-        };
+        let args = args(first);
         let grid = [parts as u32, n_head.div_ceil(HEADS) as u32, n];
         let mut buffers = vec![&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &sums];
         if gpu.device.abilities.coherent {

@@ -38,6 +38,8 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// Do without subgroups, even if the adapter has them: for tests of the other path.
     pub no_subgroups: bool,
+    /// Do without cooperative matrices: for tests of the other path.
+    pub no_matrices: bool,
     /// Do without memory that workgroups share within a dispatch: for tests of the other path.
     pub no_coherent: bool,
     /// Bind no more than so many bytes of weights at once: for tests of adapters that cannot.
@@ -47,7 +49,7 @@ pub struct Options {
 impl Options {
     /// The first adapter of an API, with all it can do.
     pub fn new(api: Api) -> Options {
-        Options { api, device: 0, progress: None, no_subgroups: false, no_coherent: false, binding: None }
+        Options { api, device: 0, progress: None, no_subgroups: false, no_matrices: false, no_coherent: false, binding: None }
     }
 }
 
@@ -82,12 +84,14 @@ pub(crate) fn kernels() -> Vec<Kernel> {
     let mut all = vec![
         embed::EMBED,
         hc::PRODUCTS,
+        hc::PRODUCTS_MANY,
         hc::COLLAPSE,
         hc::HEAD_PRODUCTS,
         hc::HEAD_COLLAPSE,
         hc::FUSED,
         hc::HEAD_FUSED,
         attention::FUSED,
+        attention::ROWS,
         project::PROJECT,
         query::QUERY,
         compressor::APPEND,
@@ -126,8 +130,12 @@ impl Wgpu {
     /// # Errors
     /// No adapter, one without what the shaders need, a shape that they do not fit, or too little memory.
     pub fn new(shape: &Shape, limits: Limits, draft: bool, options: Options) -> Result<Wgpu> {
-        let without =
-            Without { subgroups: options.no_subgroups, coherent: options.no_coherent, weights: options.binding };
+        let without = Without {
+            subgroups: options.no_subgroups,
+            matrices: options.no_matrices,
+            coherent: options.no_coherent,
+            weights: options.binding,
+        };
         let device = Device::open(options.api, options.device, without)?;
         check_shape(&device, shape, limits)?;
         let binding = device.abilities.binding;

@@ -78,9 +78,11 @@ pub(crate) const DENSE_POST_MANY: Kernel = Kernel::new("dense", &["POST", "MANY"
 pub(crate) const ROWS: Kernel = Kernel::new("dense_rows", &[]);
 pub(crate) const ROWS_POST: Kernel = Kernel::new("dense_rows", &["POST"]);
 
-/// Weight rows of a workgroup, of few rows and of many.
+/// Weight rows of a workgroup in short steps.
 const BLOCK: usize = 16;
-const TILE: usize = 64;
+/// Weight rows and rows of x of a workgroup in long ones, as in `gemm.wgsl` and `gemm_matrix.wgsl`.
+const TILE: (usize, usize) = (64, 64);
+const MATRIX_TILE: (usize, usize) = (128, 128);
 
 /// Segments of weights in one buffer, on the device.
 #[derive(Clone)]
@@ -104,15 +106,16 @@ impl Wgpu {
     /// `out[row][to + m] = sum_k w[m][k] x[row][k]` for every product and `n` rows.
     pub(crate) fn products(&mut self, n: usize, products: &[Product<'_>], x: Matrix<'_>, out: Out<'_>) -> Result<()> {
         // A tile serves one part of the input: of narrow groups the streaming kernels make long products too.
-        let tiled = n > SMALL && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(TILE));
+        let tile = if self.device.abilities.paths.matrices { MATRIX_TILE } else { TILE };
+        let tiled = n > SMALL && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(tile.0));
         let key = (tiled, products.iter().map(|p| (p.w.id, p.to)).collect::<Vec<_>>());
         if !self.tables.made.contains_key(&key) {
-            let made = self.tables_of(products, if tiled { TILE } else { BLOCK })?;
+            let made = self.tables_of(products, if tiled { tile.0 } else { BLOCK })?;
             self.tables.made.insert(key.clone(), made);
         }
         let tables = self.tables.made[&key].clone();
         let batch = match n {
-            _ if tiled => TILE as u32,
+            _ if tiled => tile.1 as u32,
             1 => 1,
             _ => BATCH,
         };

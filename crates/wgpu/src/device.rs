@@ -8,6 +8,8 @@ use std::time::Duration;
 use ds4_model::{Error, Result};
 use wgpu::{Features, Limits};
 
+use crate::program::Paths;
+
 /// How a GPU is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Api {
@@ -135,11 +137,24 @@ fn needs(adapter: &wgpu::Adapter) -> std::result::Result<(), String> {
     }
 }
 
+/// What shaders of cooperative matrices ask for.
+const MATRICES: Features =
+    Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16).union(Features::SUBGROUP_BARRIER);
+/// Workgroup memory of the largest of them.
+const MATRIX_WORKGROUP: u32 = 36 << 10;
+
+/// Whether a subgroup multiplies squares of 16 of float16 and adds up in float32.
+fn has_squares(adapter: &wgpu::Adapter) -> bool {
+    adapter.cooperative_matrix_properties().iter().any(|p| {
+        (p.m_size, p.n_size, p.k_size) == (16, 16, 16)
+            && (p.ab_type, p.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32)
+    })
+}
+
 /// What shaders and layouts follow from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abilities {
-    /// Subgroups, and all of them of 32.
-    pub(crate) subgroups: bool,
+    pub(crate) paths: Paths,
     /// Workgroups of a dispatch can read what others of it have written.
     pub(crate) coherent: bool,
     /// Most bytes of a storage binding, a multiple of 256.
@@ -170,6 +185,7 @@ pub struct Buffer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Without {
     pub(crate) subgroups: bool,
+    pub(crate) matrices: bool,
     pub(crate) coherent: bool,
     pub(crate) weights: Option<u64>,
 }
@@ -187,14 +203,17 @@ impl Device {
         let subgroups = has.contains(Features::SUBGROUP)
             && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
             && !without.subgroups;
+        let matrices = subgroups && has.contains(MATRICES) && has_squares(&adapter) && !without.matrices;
+        let matrices = matrices && limits.max_compute_workgroup_storage_size >= MATRIX_WORKGROUP;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let binding = most & !255;
         let weights = without.weights.unwrap_or(binding).min(binding) & !255;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: None,
-            required_features: wanted,
+            required_features: if matrices { wanted | MATRICES } else { wanted },
             required_limits: limits,
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            // SAFETY: cooperative matrices are experimental; the shaders load and store them inside arrays of their own.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         });
@@ -208,7 +227,7 @@ impl Device {
                 keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
             }
         });
-        Ok(Device { name, raw: device, queue, abilities: Abilities { subgroups, coherent, binding, weights }, fault })
+        Ok(Device { name, raw: device, queue, abilities: Abilities { paths: Paths { subgroups, matrices }, coherent, binding, weights }, fault })
     }
 
     /// An error of this device.

@@ -37,16 +37,22 @@ pub(crate) const GATE_UP: Kernel = Kernel::new("experts", &["GATED"]);
 pub(crate) const DOWN: Kernel = Kernel::new("experts", &[]);
 pub(crate) const SUM: Kernel = Kernel::new("experts_sum", &["SUM"]);
 pub(crate) const GROUP: Kernel = Kernel::new("experts_group", &["GROUP"]);
-pub(crate) const GATE_UP_ROWS: Kernel = Kernel::new("experts_rows", &["GATED"]);
-pub(crate) const DOWN_ROWS: Kernel = Kernel::new("experts_rows", &[]);
+pub(crate) const GATE_UP_ROWS: Kernel = Kernel::new("experts_rows", &["GATED", "NARROW"]);
+pub(crate) const DOWN_ROWS: Kernel = Kernel::new("experts_rows", &["NARROW"]);
 
 pub(crate) const DOWN_ALL: Kernel = Kernel::new("experts_down", &[]);
 
-/// Outputs of a workgroup: of gate and up and of down, of few rows and of many.
+/// Outputs of a workgroup: of gate and up and of down; in short steps, in long ones, and there with cooperative matrices.
 const FEW: (usize, usize) = (8, 16);
 const MANY: (usize, usize) = (32, 64);
+const MATRIX: (usize, usize) = (64, 128);
 /// Pairs of a tile.
 const TILE: usize = 64;
+
+/// Outputs of a workgroup in long steps.
+fn many(gpu: &Wgpu) -> (usize, usize) {
+    if gpu.device.abilities.paths.matrices { MATRIX } else { MANY }
+}
 
 /// Most tiles of a step.
 pub(crate) fn most_tiles(s: &Shape, rows: usize) -> usize {
@@ -90,7 +96,7 @@ fn gate_up(
         gpu.dispatch(GROUP, [1, 1, 1], &args, &[&routing.ids, &order, &tiles])?;
     }
     let (kernel, across, grid_y) =
-        if small(step.n) { (GATE_UP, FEW.0, pairs) } else { (GATE_UP_ROWS, MANY.0, most_tiles(&gpu.shape, step.n)) };
+        if small(step.n) { (GATE_UP, FEW.0, pairs) } else { (GATE_UP_ROWS, many(gpu).0, most_tiles(&gpu.shape, step.n)) };
     let grid = [gpu.shape.ff_dim.div_ceil(across) as u32, grid_y as u32, 1];
     for (gate, up) in w.gate.parts.iter().zip(&w.up.parts) {
         let args = Args { other_codes: up.codes, other_scales: up.scales, clamp: w.clamp, ..of(&w.gate, gate) };
@@ -136,7 +142,7 @@ fn put_down(gpu: &mut Wgpu, step: &Step<Buffer>, w: &ExpertWeights<Weight>, rout
     let (mid, down) = (gpu.scratch.mid.clone(), gpu.scratch.down.clone());
     let (order, tiles, table) = (gpu.scratch.order.clone(), gpu.scratch.tiles.clone(), gpu.iq2_grid.clone());
     let (kernel, across, grid_y) =
-        if small(step.n) { (DOWN, FEW.1, pairs) } else { (DOWN_ROWS, MANY.1, most_tiles(&gpu.shape, step.n)) };
+        if small(step.n) { (DOWN, FEW.1, pairs) } else { (DOWN_ROWS, many(gpu).1, most_tiles(&gpu.shape, step.n)) };
     let grid = [gpu.shape.n_embd.div_ceil(across) as u32, grid_y as u32, 1];
     for part in &w.down.parts {
         let mut buffers = if small(step.n) { vec![&routing.ids, &mid] } else { vec![&order, &tiles, &mid] };

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use ds4_model::{HC, HyperConnection, Result, Step};
 
-use crate::backend::Wgpu;
+use crate::backend::{Wgpu, small};
 use crate::device::Buffer;
 use crate::program::Kernel;
 use crate::weight::Weight;
@@ -16,10 +16,12 @@ struct Args {
     scale: u32,
     base: u32,
     norm: u32,
-    pad: [u32; 3],
+    rows: u32,
+    pad: [u32; 2],
 }
 
 pub(crate) const PRODUCTS: Kernel = Kernel::new("hc_products", &["PRODUCTS"]).variant(MIXES);
+pub(crate) const PRODUCTS_MANY: Kernel = Kernel::new("hc_products", &["PRODUCTS", "MANY"]).variant(MIXES);
 pub(crate) const COLLAPSE: Kernel = Kernel::new("hc_collapse", &["COLLAPSE"]).variant(MIXES);
 pub(crate) const HEAD_PRODUCTS: Kernel = Kernel::new("hc_products", &["PRODUCTS"]).variant(HC as u32);
 pub(crate) const HEAD_COLLAPSE: Kernel = Kernel::new("hc_collapse", &["COLLAPSE"]).variant(HC as u32);
@@ -65,17 +67,23 @@ pub(crate) fn collapse(
         scale: site.scale.at(),
         base: site.base.at(),
         norm: site.norm.at(),
-        pad: [0; 3],
+        rows: step.n as u32,
+        pad: [0; 2],
     };
     let (n, parts) = (step.n as u32, (HC * gpu.shape.n_embd / 1024) as u32);
     let (partial, values) = (gpu.scratch.partial.clone(), gpu.values.clone());
-    if gpu.device.abilities.coherent {
+    let long = !small(step.n) && kernels[1].variant == MIXES;
+    if gpu.device.abilities.coherent && !long {
         let tickets = gpu.scratch.tickets.clone();
         let weights = site.mix.buffer();
         let buffers = [&step.rows, streams, weights, &partial, &values, out.0, out.1, &tickets];
         return gpu.dispatch(kernels[2], [parts, n, 1], &args, &buffers);
     }
-    gpu.dispatch(kernels[0], [parts, n, 1], &args, &[&step.rows, streams, site.mix.buffer(), &partial])?;
+    if long {
+        gpu.dispatch(PRODUCTS_MANY, [parts, n.div_ceil(4), 1], &args, &[streams, site.mix.buffer(), &partial])?;
+    } else {
+        gpu.dispatch(kernels[0], [parts, n, 1], &args, &[&step.rows, streams, site.mix.buffer(), &partial])?;
+    }
     let across = if kernels[1].variant == MIXES { 2 } else { 1 };
     gpu.dispatch(kernels[1], [across, n, 1], &args, &[&step.rows, streams, &values, &partial, out.0, out.1])
 }

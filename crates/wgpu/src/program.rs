@@ -24,6 +24,15 @@ pub(crate) struct Kernel {
     pub(crate) variant: u32,
 }
 
+/// Which of several texts an adapter gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Paths {
+    /// Subgroups, and all of them of 32.
+    pub(crate) subgroups: bool,
+    /// Products of 16 x 16 matrices of float16 with float32 sums by a subgroup.
+    pub(crate) matrices: bool,
+}
+
 impl Kernel {
     pub(crate) const fn new(entry: &'static str, flags: &'static [&'static str]) -> Kernel {
         Kernel { entry, flags, format: None, variant: 0 }
@@ -35,6 +44,16 @@ impl Kernel {
 
     pub(crate) const fn format(self, format: Format) -> Kernel {
         Kernel { format: Some(format), ..self }
+    }
+
+    /// Whether it uses cooperative matrices where there are any.
+    fn has_tiles(self) -> bool {
+        matches!(self.entry, "dense_rows" | "experts_rows" | "attend_rows")
+    }
+
+    /// Whether adapters without them need it.
+    fn has_other_path(self) -> bool {
+        self.entry != "attend_rows"
     }
 }
 
@@ -48,6 +67,7 @@ const FORMATS: &str = include_str!("../shaders/dense_formats.wgsl");
 const EXPERT_FORMATS: &str = include_str!("../shaders/expert_formats.wgsl");
 const EXPERT_TILE: &str = include_str!("../shaders/expert_tile.wgsl");
 const GEMM: &str = include_str!("../shaders/gemm.wgsl");
+const GEMM_MATRIX: &str = include_str!("../shaders/gemm_matrix.wgsl");
 const EXPERT_DOT: &str = include_str!("../shaders/expert_dot.wgsl");
 
 const LAST: &str = include_str!("../shaders/last.wgsl");
@@ -60,6 +80,7 @@ const QUERY: &str = include_str!("../shaders/query.wgsl");
 const COMPRESSOR: &str = include_str!("../shaders/compressor.wgsl");
 const INDEXER: &str = include_str!("../shaders/indexer.wgsl");
 const ATTENTION: &str = include_str!("../shaders/attention.wgsl");
+const ATTENTION_ROWS: &str = include_str!("../shaders/attention_rows.wgsl");
 const ROUTER: &str = include_str!("../shaders/router.wgsl");
 const EXPERTS: &str = include_str!("../shaders/experts.wgsl");
 const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
@@ -68,7 +89,7 @@ const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
 const DRAFT: &str = include_str!("../shaders/draft.wgsl");
 
 /// The stage's own text, what it builds on, and the invocations of a workgroup.
-fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
+fn parts(kernel: Kernel, matrices: bool) -> (&'static [&'static str], u32) {
     match kernel.entry {
         "embed" => (&[EMBED], 256),
         "hc_products" | "hc_collapse" => (&[FORMATS, HC], 256),
@@ -80,9 +101,12 @@ fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
         "index_score" | "index_choose" => (&[ENCODE, INDEXER], 256),
         "attend" => (&[FORMATS, ENCODE, ATTENTION], 256),
         "attend_combine" => (&[FORMATS, ENCODE, ATTENTION], 128),
+        "attend_rows" => (&[ENCODE, ATTENTION_ROWS], 256),
         "route" => (&[ROUTER], 256),
         "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
+        "dense_rows" if matrices => (&[FORMATS, GEMM_MATRIX, DENSE_ROWS], 256),
         "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
+        "experts_rows" if matrices => (&[FORMATS, EXPERT_FORMATS, GEMM_MATRIX, EXPERT_ROWS], 256),
         "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
         "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
         "experts_group" => (&[EXPERT_ROWS], 256),
@@ -92,9 +116,13 @@ fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
 }
 
 /// The text of a kernel for a shape.
-pub(crate) fn text(kernel: Kernel, s: &Shape, subgroups: bool) -> String {
-    let (own, threads) = parts(kernel);
-    let mut out = constants(s, threads, kernel);
+fn text(kernel: Kernel, s: &Shape, Paths { subgroups, matrices }: Paths) -> String {
+    let (own, threads) = parts(kernel, matrices);
+    let mut out = String::new();
+    if matrices && kernel.has_tiles() {
+        out.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+    }
+    out.push_str(&constants(s, threads, kernel));
     let mut flags: Vec<&str> = kernel.flags.to_vec();
     if let Some(format) = kernel.format {
         flags.push(format.flag());
@@ -199,17 +227,22 @@ pub struct Shader {
     pub entry: &'static str,
     /// WGSL.
     pub text: String,
+    /// Whether it is for adapters with cooperative matrices.
+    pub matrices: bool,
 }
 
-/// Every shader of models of this shape, with and without subgroups.
+/// Every shader of models of this shape: with and without subgroups, and where it makes a difference with cooperative matrices.
 pub fn shaders(s: &Shape) -> Vec<Shader> {
     let mut out = Vec::new();
-    for subgroups in [false, true] {
+    for (subgroups, matrices) in [(false, false), (true, false), (true, true)] {
         for kernel in crate::backend::kernels() {
+            if if matrices { !kernel.has_tiles() } else { !kernel.has_other_path() } {
+                continue;
+            }
+            let paths = Paths { subgroups, matrices };
             let format = kernel.format.map_or("", Format::flag);
-            let name =
-                format!("{} {:?} {format} {} subgroups: {subgroups}", kernel.entry, kernel.flags, kernel.variant);
-            out.push(Shader { name, entry: kernel.entry, text: text(kernel, s, subgroups) });
+            let name = format!("{} {:?} {format} {} {paths:?}", kernel.entry, kernel.flags, kernel.variant);
+            out.push(Shader { name, entry: kernel.entry, text: text(kernel, s, paths), matrices });
         }
     }
     out
@@ -235,7 +268,7 @@ impl Program {
         if let Some(pipeline) = self.pipelines.get(&kernel) {
             return Ok(pipeline.clone());
         }
-        let source = text(kernel, s, device.abilities.subgroups);
+        let source = text(kernel, s, device.abilities.paths);
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.entry), source: wgpu::ShaderSource::Wgsl(source.into()) };
         // SAFETY: the shaders index inside the bindings they are given: rows, pieces and columns are bounded by the counts in

@@ -14,14 +14,20 @@ fn shapes() -> Vec<Shape> {
 fn capabilities() -> Capabilities {
     Capabilities::IMMEDIATES
         | Capabilities::SUBGROUP
+        | Capabilities::SUBGROUP_BARRIER
         | Capabilities::SHADER_FLOAT16_IN_FLOAT32
         | Capabilities::MEMORY_DECORATION_COHERENT
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::COOPERATIVE_MATRIX
 }
 
 fn translate(shader: &Shader) -> Result<usize, String> {
     let module = naga::front::wgsl::parse_str(&shader.text).map_err(|e| e.emit_to_string(&shader.text))?;
     let mut validator = Validator::new(ValidationFlags::all(), capabilities());
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(&shader.text))?;
+    if shader.matrices {
+        return Ok(shader.text.len()); // Metal's matrices are smaller: it never gets these
+    }
     let mut next = 0;
     let mut resources = msl::EntryPointResources::default();
     for (_, global) in module.global_variables.iter() {
@@ -74,7 +80,8 @@ fn no_shader_wants_more_workgroup_memory_than_every_adapter_is_asked_for() {
                 (global.space == naga::AddressSpace::WorkGroup).then(|| layouter[global.ty].size)
             };
             let bytes: u32 = module.global_variables.iter().filter_map(workgroup).sum();
-            assert!(bytes <= 32 << 10, "{}, {}: {bytes} bytes", shape.name, shader.name);
+            let most = if shader.matrices { 36 << 10 } else { 32 << 10 };
+            assert!(bytes <= most, "{}, {}: {bytes} bytes", shape.name, shader.name);
         }
     }
 }
