@@ -1,7 +1,7 @@
 // attend of long steps on cooperative matrices (model.md 5.2, 5.3); rows are numbered as in `attention.wgsl`.
-//   attend_rows: grid (groups of 32 heads, rows, 1), 256 invocations
+//   attend_rows: grid (groups of 32 heads, rows, 1), eight subgroups
 // Of eight subgroups each has 64 of the 512 columns: it multiplies its columns of the heads with its columns of 16 rows, all add up
-// their scores, and it sums its columns of the rows by their shares. So rows pass through memory that a subgroup has for itself.
+// their scores, and it sums its columns of the rows by their shares: nobody needs another's columns.
 // Shares are taken against a score of reference, a head's highest when it was set. It is moved, and sums with it, when a score
 // exceeds it by e^8: float16 holds shares up to there.
 
@@ -23,11 +23,34 @@ var<immediate> args: Args;
 const SCORE_SCALE = 0.044194173824159216; // 1 / sqrt(512)
 const SLACK = 8.0;
 const STRIDE = 18u; // fours of 64 columns, padded so that eight rows lie in different banks
-const SHARE_STRIDE = 12u; // pairs of 16 shares, padded alike
+const SHARE_STRIDE = 6u; // fours of 16 shares, padded alike
 
+const PAIRS = 256u / THREADS; // of scores, that an invocation has
+const ITEMS = 32u / LANES; // halves of a subgroup's rows that a lane brings
+
+//if SCALARS
+var<workgroup> slices: array<f16, 4u * 8u * 16u * STRIDE>; // [subgroup][row][column]
+var<workgroup> shares: array<f16, 4u * 32u * SHARE_STRIDE>; // [head][row]
+
+fn set_slice(at_four: u32, v: vec4<f32>) {
+    let at = 4u * at_four;
+    slices[at] = f16(v.x); slices[at + 1u] = f16(v.y); slices[at + 2u] = f16(v.z); slices[at + 3u] = f16(v.w);
+}
+fn set_shares(head: u32, pair: u32, v: vec2<f32>) {
+    let at = 4u * head * SHARE_STRIDE + 2u * pair;
+    shares[at] = f16(v.x); shares[at + 1u] = f16(v.y);
+}
+//else
 var<workgroup> slices: array<vec4<f16>, 8u * 16u * STRIDE>; // [subgroup][row][column / 4]
-var<workgroup> scores: array<f32, 4096>; // [subgroup][head][row], of its columns alone; then squares of sums
-var<workgroup> shares: array<vec2<f16>, 32u * SHARE_STRIDE>; // [head][row / 2]
+var<workgroup> shares: array<vec4<f16>, 32u * SHARE_STRIDE>; // [head][row / 4]
+
+fn set_slice(at: u32, v: vec4<f32>) { slices[at] = vec4<f16>(v); }
+fn set_shares(head: u32, pair: u32, v: vec2<f32>) {
+    let at = head * SHARE_STRIDE + pair / 2u;
+    if ((pair & 1u) == 0u) { shares[at].x = f16(v.x); shares[at].y = f16(v.y); }
+    else { shares[at].z = f16(v.x); shares[at].w = f16(v.y); }
+}
+//end
 var<workgroup> factors: array<f32, 32>; // by which a head's sums change
 var<workgroup> moved: u32;
 
@@ -66,147 +89,195 @@ fn e4m3_four(w: u32) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(low), unpack2x16float(high));
 }
 
-fn put_slice(raw: Raw, subgroup: u32, lane: u32) {
-    let to = (16u * subgroup + lane / 2u) * STRIDE + 8u * (lane & 1u);
+// Item `item` of 32 of a subgroup: row item / 2 of the block.
+fn put_slice(raw: Raw, subgroup: u32, item: u32) {
+    let to = (16u * subgroup + item / 2u) * STRIDE + 8u * (item & 1u);
     if (subgroup == 7u) {
         for (var i = 0u; i < 8u; i += 1u) {
-            slices[to + i] = vec4<f16>(vec4<f32>(unpack2x16float(raw.words[2u * i]), unpack2x16float(raw.words[2u * i + 1u])));
+            set_slice(to + i, vec4<f32>(unpack2x16float(raw.words[2u * i]), unpack2x16float(raw.words[2u * i + 1u])));
         }
         return;
     }
     let scale = exp2_of(i32((raw.scale >> (8u * (subgroup & 3u))) & 0xffu) - 119);
-    for (var i = 0u; i < 8u; i += 1u) { slices[to + i] = vec4<f16>(scale * e4m3_four(raw.words[i])); }
+    for (var i = 0u; i < 8u; i += 1u) { set_slice(to + i, scale * e4m3_four(raw.words[i])); }
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(THREADS)
 fn attend_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let row = wg.y;
     let s = step[row];
     let total = raw_rows(s.pos) + select(compressed_rows(s.pos), TOP_K, chooses(s.pos));
     let first_head = 32u * wg.x;
-    let subgroup = tid / 32u;
-    let lane = tid & 31u;
+    let subgroup = tid / LANES;
+    let lane = tid % LANES;
     let slice = 16u * subgroup * STRIDE;
-    let square = 512u * subgroup;
-    // Heads, by way of the subgroup's slice.
-//each m 2
-    {
-        let head = min(first_head + 16u * $mu + lane / 2u, N_HEAD - 1u);
-        let src = (row * N_HEAD + head) * (HEAD / 4u) + 16u * subgroup + 8u * (lane & 1u);
-        for (var i = 0u; i < 8u; i += 1u) { slices[slice + lane / 2u * STRIDE + 8u * (lane & 1u) + i] = vec4<f16>(q[src + i]); }
+    let own = 256u * subgroup; // of `sums`
+    // Heads, by way of the subgroup's slice: sixteen at a time.
+//each h 2
+    for (var i = 0u; i < ITEMS; i += 1u) {
+        let item = LANES * i + lane;
+        let head = min(first_head + 16u * $hu + item / 2u, N_HEAD - 1u);
+        let src = (row * N_HEAD + head) * (HEAD / 4u) + 16u * subgroup + 8u * (item & 1u);
+        for (var c = 0u; c < 8u; c += 1u) { set_slice(slice + item / 2u * STRIDE + 8u * (item & 1u) + c, q[src + c]); }
     }
     workgroupBarrier();
-//each k 4
-    let q$m$k = coopLoadT<coop_mat16x16<f16, A>>(&slices[slice + 4u * $ku], STRIDE);
+//each m SIXTEEN
+//each k SIXTY_FOUR
+    let q$h$m$k = coopLoadT<Left>(&slices[FOUR * (slice + SIDE * $mu * STRIDE + SIDE / 4u * $ku)], FOUR * STRIDE);
+    var o$h$m$k = Sums();
+//end
 //end
     workgroupBarrier();
-//each j 4
-    var o$m$j = coop_mat16x16<f32, C>();
 //end
-//end
-    // Of a score: its head and two rows of the block.
-    let head = tid / 8u;
+    // Of each pair of scores: head and rows of the block.
     let pair = tid & 7u;
-    var reference = -3.4e38;
-    var weight = 0.0;
+    var reference: array<f32, PAIRS>;
+    var weight: array<f32, PAIRS>;
+    var score: array<vec2<f32>, PAIRS>;
+    var raw: array<Raw, ITEMS>;
     if (tid == 0u) { moved = 0u; }
-    var raw = fetch(row, s, min(lane / 2u, total - 1u), subgroup, lane & 1u);
+    for (var i = 0u; i < ITEMS; i += 1u) {
+        let item = LANES * i + lane;
+        raw[i] = fetch(row, s, min(item / 2u, total - 1u), subgroup, item & 1u);
+    }
     for (var j = 0u; j < total; j += 16u) {
-        put_slice(raw, subgroup, lane);
-        subgroupBarrier();
-        raw = fetch(row, s, min(j + 16u + lane / 2u, total - 1u), subgroup, lane & 1u);
-        {
-            var s0 = coop_mat16x16<f32, C>();
-            var s1 = coop_mat16x16<f32, C>();
-//each k 4
-            let k$k = coopLoad<coop_mat16x16<f16, B>>(&slices[slice + 4u * $ku], STRIDE);
-            s0 = coopMultiplyAdd(q0$k, k$k, s0);
-            s1 = coopMultiplyAdd(q1$k, k$k, s1);
+        for (var i = 0u; i < ITEMS; i += 1u) { put_slice(raw[i], subgroup, LANES * i + lane); }
+        workgroupBarrier();
+        for (var i = 0u; i < ITEMS; i += 1u) {
+            let item = LANES * i + lane;
+            raw[i] = fetch(row, s, min(j + 16u + item / 2u, total - 1u), subgroup, item & 1u);
+        }
+//each h 2
+//each m SIXTEEN
+//each r SIXTEEN
+        var s$h$m$r = Sums();
 //end
-            coopStoreT(s0, &scores[square], 16u);
-            coopStoreT(s1, &scores[square + 256u], 16u);
+//end
+//end
+//each k SIXTY_FOUR
+//each r SIXTEEN
+        let k$k$r = coopLoad<Right>(&slices[FOUR * (slice + SIDE * $ru * STRIDE + SIDE / 4u * $ku)], FOUR * STRIDE);
+//each h 2
+//each m SIXTEEN
+        s$h$m$r = coopMultiplyAdd(q$h$m$k, k$k$r, s$h$m$r);
+//end
+//end
+//end
+//end
+        // Sixteen heads at a time.
+//each h 2
+//each m SIXTEEN
+//each r SIXTEEN
+        coopStoreT(s$h$m$r, &sums[own + SIDE * $mu * 16u + SIDE * $ru], 16u);
+//end
+//end
+        workgroupBarrier();
+        for (var c = 0u; c < PAIRS; c += 1u) {
+            let head = (tid + THREADS * c) / 8u;
+            if (head / 16u == $hu) {
+                var sum = vec2<f32>();
+                for (var i = 0u; i < 8u; i += 1u) {
+                    let at = 256u * i + 16u * (head & 15u) + 2u * pair;
+                    sum += vec2<f32>(sums[at], sums[at + 1u]);
+                }
+                score[c] = SCORE_SCALE * sum;
+            }
         }
         workgroupBarrier();
-        var score = vec2<f32>();
-        for (var i = 0u; i < 8u; i += 1u) {
-            let at = 512u * i + 16u * head + 2u * pair;
-            score += vec2<f32>(scores[at], scores[at + 1u]);
+//end
+        for (var c = 0u; c < PAIRS; c += 1u) {
+            let head = (tid + THREADS * c) / 8u;
+            if (j + 2u * pair >= total) { score[c].x = -3.4e38; }
+            if (j + 2u * pair + 1u >= total) { score[c].y = -3.4e38; }
+            var top = max(score[c].x, score[c].y);
+            top = max(top, subgroupShuffleXor(top, 1u));
+            top = max(top, subgroupShuffleXor(top, 2u));
+            top = max(top, subgroupShuffleXor(top, 4u));
+            var factor = 1.0;
+            if (j == 0u) {
+                reference[c] = top;
+            } else if (top > reference[c] + SLACK) {
+                factor = exp(reference[c] - top);
+                reference[c] = top;
+                moved = 1u;
+            }
+            if (pair == 0u) { factors[head] = factor; }
+            let share = exp(score[c] - reference[c]);
+            weight[c] = fma(weight[c], factor, share.x + share.y);
+            set_shares(head, pair, share);
         }
-        score *= SCORE_SCALE;
-        if (j + 2u * pair >= total) { score.x = -3.4e38; }
-        if (j + 2u * pair + 1u >= total) { score.y = -3.4e38; }
-        var top = max(score.x, score.y);
-        top = max(top, subgroupShuffleXor(top, 1u));
-        top = max(top, subgroupShuffleXor(top, 2u));
-        top = max(top, subgroupShuffleXor(top, 4u));
-        var factor = 1.0;
-        if (top > reference + SLACK || j == 0u) {
-            factor = exp(reference - top);
-            reference = top;
-            if (j != 0u) { moved = 1u; }
-        }
-        if (pair == 0u) { factors[head] = factor; }
-        let share = exp(score - reference);
-        weight = fma(weight, factor, share.x + share.y);
-        shares[head * SHARE_STRIDE + pair] = vec2<f16>(share);
         if (workgroupUniformLoad(&moved) != 0u) {
-//each m 2
-//each j 4
-            coopStoreT(o$m$j, &scores[square], 16u);
+//each h 2
+//each m SIXTEEN
+//each k SIXTY_FOUR
+            coopStoreT(o$h$m$k, &sums[own], SIDE);
             workgroupBarrier();
-            for (var i = lane; i < 256u; i += 32u) { scores[square + i] *= factors[16u * $mu + i / 16u]; }
+            for (var i = lane; i < SQUARE; i += LANES) { sums[own + i] *= factors[16u * $hu + SIDE * $mu + i / SIDE]; }
             workgroupBarrier();
-            o$m$j = coopLoadT<coop_mat16x16<f32, C>>(&scores[square], 16u);
+            o$h$m$k = coopLoadT<Sums>(&sums[own], SIDE);
             workgroupBarrier();
+//end
 //end
 //end
             if (tid == 0u) { moved = 0u; }
         }
+//each r SIXTEEN
         {
-            let p0 = coopLoadT<coop_mat16x16<f16, A>>(&shares[0], SHARE_STRIDE);
-            let p1 = coopLoadT<coop_mat16x16<f16, A>>(&shares[16u * SHARE_STRIDE], SHARE_STRIDE);
-//each j 4
-            let v$j = coopLoadT<coop_mat16x16<f16, B>>(&slices[slice + 4u * $ju], STRIDE);
-            o0$j = coopMultiplyAdd(p0, v$j, o0$j);
-            o1$j = coopMultiplyAdd(p1, v$j, o1$j);
+//each h 2
+//each m SIXTEEN
+            let p$h$m = coopLoadT<Left>(&shares[FOUR * ((16u * $hu + SIDE * $mu) * SHARE_STRIDE + SIDE / 4u * $ru)], FOUR * SHARE_STRIDE);
+//end
+//end
+//each k SIXTY_FOUR
+            let v$k = coopLoadT<Right>(&slices[FOUR * (slice + SIDE * $ru * STRIDE + SIDE / 4u * $ku)], FOUR * STRIDE);
+//each h 2
+//each m SIXTEEN
+            o$h$m$k = coopMultiplyAdd(p$h$m, v$k, o$h$m$k);
+//end
+//end
 //end
         }
-        subgroupBarrier();
+//end
+        workgroupBarrier();
     }
-    weight += subgroupShuffleXor(weight, 1u);
-    weight += subgroupShuffleXor(weight, 2u);
-    weight += subgroupShuffleXor(weight, 4u);
-    workgroupBarrier(); // all have scored
-    if (pair == 0u) {
-        let sink = values[args.sinks + min(first_head + head, N_HEAD - 1u)];
-        let top = max(reference, sink);
-        let share = exp(reference - top);
-        factors[head] = share / fma(weight, share, exp(sink - top));
+    for (var c = 0u; c < PAIRS; c += 1u) {
+        let head = (tid + THREADS * c) / 8u;
+        var whole = weight[c];
+        whole += subgroupShuffleXor(whole, 1u);
+        whole += subgroupShuffleXor(whole, 2u);
+        whole += subgroupShuffleXor(whole, 4u);
+        if (pair == 0u) {
+            let sink = values[args.sinks + min(first_head + head, N_HEAD - 1u)];
+            let top = max(reference[c], sink);
+            let share = exp(reference[c] - top);
+            factors[head] = share / fma(whole, share, exp(sink - top));
+        }
     }
     workgroupBarrier();
-//each m 2
-//each j 4
-    coopStoreT(o$m$j, &scores[square], 16u);
-    subgroupBarrier();
-    hand_out(row, first_head + 16u * $mu, 16u * subgroup + 4u * $ju, 16u * $mu, square, lane, s.pos);
-    subgroupBarrier();
+//each h 2
+//each m SIXTEEN
+//each k SIXTY_FOUR
+    coopStoreT(o$h$m$k, &sums[own], SIDE);
+    workgroupBarrier();
+    hand_out(row, first_head, 16u * $hu + SIDE * $mu, 16u * subgroup + SIDE / 4u * $ku, own, lane, s.pos);
+    workgroupBarrier();
+//end
 //end
 //end
 }
 
-// Sixteen heads' sums of sixteen columns, of fours from `column` on.
-fn hand_out(row: u32, first_head: u32, column: u32, first_factor: u32, square: u32, lane: u32, pos: u32) {
-    for (var i = lane; i < 64u; i += 32u) {
-        let head = first_head + i / 4u;
-        if (head < N_HEAD) {
-            let at = square + 4u * i;
-            let four = column + (i & 3u);
-            var v = factors[first_factor + i / 4u] * vec4<f32>(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
+// A square's sums: heads from `place` of the workgroup's 32 on, of SIDE columns, counted in fours, from `column` on.
+fn hand_out(row: u32, first_head: u32, place: u32, column: u32, at: u32, lane: u32, pos: u32) {
+    for (var i = lane; i < SQUARE / 4u; i += LANES) {
+        let head = place + i / (SIDE / 4u);
+        if (first_head + head < N_HEAD) {
+            let four = column + i % (SIDE / 4u);
+            var v = factors[head] * sums_at(at + 4u * i);
             if (four >= NOPE / 4u) {
                 let pair = args.rope + 2u * (four - NOPE / 4u);
                 v = vec4<f32>(rotated_back(v.xy, rope[pair], pos), rotated_back(v.zw, rope[pair + 1u], pos));
             }
-            heads[(row * N_HEAD + head) * (HEAD / 4u) + four] = v;
+            heads[(row * N_HEAD + first_head + head) * (HEAD / 4u) + four] = v;
         }
     }
 }

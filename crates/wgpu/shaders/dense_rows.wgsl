@@ -11,12 +11,7 @@ var<immediate> args: Args;
 @group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> words: array<u32>;
 @group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
-//if POST
-@group(0) @binding(4) var<storage, read_write> streams: array<f32>;
-@group(0) @binding(5) var<storage, read> mix: array<f32>;
-//else
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
-//end
 
 // The tile's weight rows and rows of x, set once.
 var<private> segment: Segment;
@@ -76,20 +71,10 @@ fn gain() -> f32 { return select(1.0, GAIN, segment.format == FORMAT_Q8); }
 fn row_of_x(row: u32) -> u32 { return (n_first + row) * args.x_stride + part; }
 
 fn put(tile_row: u32, tile_m: u32, y: vec4<f32>) {
-    let row = n_first + tile_row;
-    for (var i = 0u; i < min(4u, segment.rows - min(m_first + tile_m, segment.rows)); i += 1u) {
-        let d = segment.to + m_first + tile_m + i;
-//if POST
-        let old = vec4<f32>(streams[row * HC * N_EMBD + d], streams[(row * HC + 1u) * N_EMBD + d],
-            streams[(row * HC + 2u) * N_EMBD + d], streams[(row * HC + 3u) * N_EMBD + d]);
-        for (var b = 0u; b < HC; b += 1u) {
-            let at = row * MIX + HC + b;
-            streams[(row * HC + b) * N_EMBD + d] = fma(mix[at + 12u], old.w,
-                fma(mix[at + 8u], old.z, fma(mix[at + 4u], old.y, fma(mix[at], old.x, mix[row * MIX + b] * y[i]))));
-        }
-//else
-        out[row * args.out_stride + d] = y[i];
-//end
+    let m = m_first + tile_m;
+    let at = (n_first + tile_row) * args.out_stride + segment.to + m;
+    for (var i = 0u; i < 4u; i += 1u) {
+        if (m + i < segment.rows) { out[at + i] = y[i]; }
     }
 }
 

@@ -1,8 +1,6 @@
-// Routed experts of few rows: mid = swiglu(gate x, up x) * route weight, down mid; then their sum for each row, and the
-// hyper-connection post step. A pair is row * N_USED + choice; an expert tensor larger than a binding comes in parts, one dispatch
+// Routed experts of few rows: mid = swiglu(gate x, up x) * route weight, down mid. A pair is row * N_USED + choice; an expert tensor larger than a binding comes in parts, one dispatch
 // each, in which the pairs of other experts end at once. A group of 32 lanes makes one output of gate and up, or two of down.
-//   experts_gate_up: grid (FF / 8, pairs, 1)     experts_down: grid (N_EMBD / 16, pairs, 1)
-//   experts_sum: grid (N_EMBD / 256, rows, 1)    256 invocations
+//   gate and up: grid (FF / 8, pairs, 1)     down: grid (N_EMBD / 16, pairs, 1)     256 invocations
 
 struct Args {
     first: u32, count: u32,            // experts of the part
@@ -12,28 +10,6 @@ struct Args {
 }
 var<immediate> args: Args;
 
-//if SUM
-@group(0) @binding(0) var<storage, read> down: array<f32>;   // [pair][N_EMBD]
-@group(0) @binding(1) var<storage, read> shared_y: array<f32>; // [row][N_EMBD]
-@group(0) @binding(2) var<storage, read> mix: array<f32>;
-@group(0) @binding(3) var<storage, read_write> streams: array<f32>;
-
-@compute @workgroup_size(256)
-fn experts_sum(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-    let row = wg.y;
-    let d = 256u * wg.x + tid;
-    var y = 0.0;
-    for (var k = 0u; k < N_USED; k += 1u) { y += down[(row * N_USED + k) * N_EMBD + d]; }
-    y += shared_y[row * N_EMBD + d];
-    var old: array<f32, HC>;
-    for (var h = 0u; h < HC; h += 1u) { old[h] = streams[(row * HC + h) * N_EMBD + d]; }
-    for (var b = 0u; b < HC; b += 1u) {
-        var v = mix[row * MIX + b] * y;
-        for (var h = 0u; h < HC; h += 1u) { v = fma(mix[row * MIX + HC + h * HC + b], old[h], v); }
-        streams[(row * HC + b) * N_EMBD + d] = v;
-    }
-}
-//else
 @group(0) @binding(0) var<storage, read> ids: array<u32>;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> words: array<u32>;
@@ -99,4 +75,3 @@ fn experts(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index
     }
 //end
 }
-//end

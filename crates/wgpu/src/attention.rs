@@ -81,7 +81,7 @@ pub(crate) fn attend(
         sinks: sinks.at(),
         rope: 0,
     };
-    if !small(step.n) && gpu.device.abilities.paths.matrices {
+    if !small(step.n) && gpu.device.abilities.paths.matrices.is_some() {
         let grid = [n_head.div_ceil(MATRIX_HEADS) as u32, step.n as u32, 1];
         let buffers = [&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &values, &rope, heads];
         return gpu.dispatch(ROWS, grid, &args(0), &buffers);

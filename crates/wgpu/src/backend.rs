@@ -49,7 +49,15 @@ pub struct Options {
 impl Options {
     /// The first adapter of an API, with all it can do.
     pub fn new(api: Api) -> Options {
-        Options { api, device: 0, progress: None, no_subgroups: false, no_matrices: false, no_coherent: false, binding: None }
+        Options {
+            api,
+            device: 0,
+            progress: None,
+            no_subgroups: false,
+            no_matrices: false,
+            no_coherent: false,
+            binding: None,
+        }
     }
 }
 
@@ -103,13 +111,13 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         attention::ATTEND,
         attention::COMBINE,
         router::ROUTE,
-        experts::SUM,
         dense::DENSE,
         dense::DENSE_MANY,
         dense::DENSE_POST,
         dense::DENSE_POST_MANY,
         dense::ROWS,
-        dense::ROWS_POST,
+        dense::POST,
+        dense::POST_ROUTED,
         experts::GROUP,
         draft::KEEP,
         draft::NORM,

@@ -76,13 +76,19 @@ pub(crate) const DENSE_POST: Kernel = Kernel::new("dense", &["POST"]);
 pub(crate) const DENSE_POST_MANY: Kernel = Kernel::new("dense", &["POST", "MANY"]).variant(BATCH);
 
 pub(crate) const ROWS: Kernel = Kernel::new("dense_rows", &[]);
-pub(crate) const ROWS_POST: Kernel = Kernel::new("dense_rows", &["POST"]);
+pub(crate) const POST: Kernel = Kernel::new("post", &[]);
+pub(crate) const POST_ROUTED: Kernel = Kernel::new("post", &["ROUTED"]);
 
 /// Weight rows of a workgroup in short steps.
 const BLOCK: usize = 16;
 /// Weight rows and rows of x of a workgroup in long ones, as in `gemm.wgsl` and `gemm_matrix.wgsl`.
 const TILE: (usize, usize) = (64, 64);
 const MATRIX_TILE: (usize, usize) = (128, 128);
+
+/// Workgroups of the post step of `n` rows.
+pub(crate) fn post_grid(n_embd: usize, n: usize) -> [u32; 3] {
+    [n_embd.div_ceil(1024) as u32, n as u32, 1]
+}
 
 /// Segments of weights in one buffer, on the device.
 #[derive(Clone)]
@@ -106,7 +112,7 @@ impl Wgpu {
     /// `out[row][to + m] = sum_k w[m][k] x[row][k]` for every product and `n` rows.
     pub(crate) fn products(&mut self, n: usize, products: &[Product<'_>], x: Matrix<'_>, out: Out<'_>) -> Result<()> {
         // A tile serves one part of the input: of narrow groups the streaming kernels make long products too.
-        let tile = if self.device.abilities.paths.matrices { MATRIX_TILE } else { TILE };
+        let tile = if self.device.abilities.paths.matrices.is_some() { MATRIX_TILE } else { TILE };
         let tiled = n > SMALL && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(tile.0));
         let key = (tiled, products.iter().map(|p| (p.w.id, p.to)).collect::<Vec<_>>());
         if !self.tables.made.contains_key(&key) {
@@ -114,6 +120,11 @@ impl Wgpu {
             self.tables.made.insert(key.clone(), made);
         }
         let tables = self.tables.made[&key].clone();
+        if let (true, Out::Post { streams, mix }) = (tiled, out) {
+            let (y, n_embd) = (self.scratch.y.clone(), self.shape.n_embd);
+            self.products(n, products, x, Out::Rows(Matrix { data: &y, stride: n_embd }))?;
+            return self.dispatch(POST, post_grid(n_embd, n), &[0u32; 0], &[&y, mix, streams]);
+        }
         let batch = match n {
             _ if tiled => tile.1 as u32,
             1 => 1,
@@ -121,7 +132,6 @@ impl Wgpu {
         };
         let (kernel, stride) = match (out, n) {
             (Out::Rows(rows), _) if tiled => (ROWS, rows.stride),
-            (Out::Post { .. }, _) if tiled => (ROWS_POST, 0),
             (Out::Rows(rows), 1) => (DENSE, rows.stride),
             (Out::Rows(rows), _) => (DENSE_MANY, rows.stride),
             (Out::Post { .. }, 1) => (DENSE_POST, 0),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ds4_model::{Error, Result};
 use wgpu::{Features, Limits};
 
-use crate::program::Paths;
+use crate::program::{Matrices, Paths};
 
 /// How a GPU is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,16 +139,26 @@ fn needs(adapter: &wgpu::Adapter) -> std::result::Result<(), String> {
 
 /// What shaders of cooperative matrices ask for.
 const MATRICES: Features =
-    Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16).union(Features::SUBGROUP_BARRIER);
-/// Workgroup memory of the largest of them.
-const MATRIX_WORKGROUP: u32 = 36 << 10;
+    Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(Features::SHADER_F16).union(Features::SUBGROUP);
 
-/// Whether a subgroup multiplies squares of 16 of float16 and adds up in float32.
-fn has_squares(adapter: &wgpu::Adapter) -> bool {
-    adapter.cooperative_matrix_properties().iter().any(|p| {
-        (p.m_size, p.n_size, p.k_size) == (16, 16, 16)
-            && (p.ab_type, p.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32)
-    })
+/// Invocations of a subgroup, if that is one number.
+fn lanes(api: Api, info: &wgpu::AdapterInfo) -> Option<usize> {
+    match (info.subgroup_min_size, info.subgroup_max_size) {
+        // wgpu gives Metal's range for all Macs; every GPU of Apple's own has 32.
+        _ if api == Api::Metal => info.name.starts_with("Apple").then_some(32),
+        (least, most) => (least == most).then_some(most as usize),
+    }
+}
+
+/// The largest squares of float16 that a subgroup multiplies and adds up in float32.
+fn matrices(api: Api, adapter: &wgpu::Adapter) -> Option<Matrices> {
+    let lanes = lanes(api, &adapter.get_info()).filter(|lanes| [8, 16, 32].contains(lanes))?;
+    let mixed = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+    let squares = adapter.cooperative_matrix_properties().into_iter().filter(|p| {
+        (p.ab_type, p.cr_type) == mixed && (p.n_size, p.k_size) == (p.m_size, p.m_size) && [8, 16].contains(&p.m_size)
+    });
+    let side = squares.map(|p| p.m_size as usize).max().filter(|_| adapter.features().contains(MATRICES))?;
+    Some(Matrices { side, lanes, scalars: api == Api::Metal })
 }
 
 /// What shaders and layouts follow from.
@@ -200,17 +210,14 @@ impl Device {
         let wanted = Features::IMMEDIATES | (has & (Features::SUBGROUP | Features::MEMORY_DECORATION_COHERENT));
         let coherent = api == Api::Vulkan && has.contains(Features::MEMORY_DECORATION_COHERENT) && !without.coherent;
         let limits = Limits { max_immediate_size: IMMEDIATES, ..adapter.limits() };
-        let subgroups = has.contains(Features::SUBGROUP)
-            && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
-            && !without.subgroups;
-        let matrices = subgroups && has.contains(MATRICES) && has_squares(&adapter) && !without.matrices;
-        let matrices = matrices && limits.max_compute_workgroup_storage_size >= MATRIX_WORKGROUP;
+        let subgroups = has.contains(Features::SUBGROUP) && lanes(api, &info) == Some(32) && !without.subgroups;
+        let matrices = if without.matrices { None } else { matrices(api, &adapter) };
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let binding = most & !255;
         let weights = without.weights.unwrap_or(binding).min(binding) & !255;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: None,
-            required_features: if matrices { wanted | MATRICES } else { wanted },
+            required_features: if matrices.is_some() { wanted | MATRICES } else { wanted },
             required_limits: limits,
             // SAFETY: cooperative matrices are experimental; the shaders load and store them inside arrays of their own.
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
@@ -227,7 +234,13 @@ impl Device {
                 keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
             }
         });
-        Ok(Device { name, raw: device, queue, abilities: Abilities { paths: Paths { subgroups, matrices }, coherent, binding, weights }, fault })
+        Ok(Device {
+            name,
+            raw: device,
+            queue,
+            abilities: Abilities { paths: Paths { subgroups, matrices }, coherent, binding, weights },
+            fault,
+        })
     }
 
     /// An error of this device.

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use ds4_model::{ExpertWeights, Result, Routing, Shape, Step};
 
 use crate::backend::{Wgpu, small};
-use crate::dense::{Matrix, Out, Product};
+use crate::dense::{Matrix, Out, POST_ROUTED, Product, post_grid};
 use crate::device::Buffer;
 use crate::program::Kernel;
 use crate::weight::{Format, Part, Weight};
@@ -35,7 +35,6 @@ struct DownArgs {
 
 pub(crate) const GATE_UP: Kernel = Kernel::new("experts", &["GATED"]);
 pub(crate) const DOWN: Kernel = Kernel::new("experts", &[]);
-pub(crate) const SUM: Kernel = Kernel::new("experts_sum", &["SUM"]);
 pub(crate) const GROUP: Kernel = Kernel::new("experts_group", &["GROUP"]);
 pub(crate) const GATE_UP_ROWS: Kernel = Kernel::new("experts_rows", &["GATED", "NARROW"]);
 pub(crate) const DOWN_ROWS: Kernel = Kernel::new("experts_rows", &["NARROW"]);
@@ -51,7 +50,7 @@ const TILE: usize = 64;
 
 /// Outputs of a workgroup in long steps.
 fn many(gpu: &Wgpu) -> (usize, usize) {
-    if gpu.device.abilities.paths.matrices { MATRIX } else { MANY }
+    if gpu.device.abilities.paths.matrices.is_some() { MATRIX } else { MANY }
 }
 
 /// Most tiles of a step.
@@ -77,8 +76,7 @@ pub(crate) fn experts(
     put_down(gpu, step, w, routing)?;
     let input = Matrix { data: &routing.shared, stride: ff };
     gpu.products(step.n, &[Product::new(&w.shared_down, 0)], input, Out::Rows(Matrix { data: &y, stride: n_embd }))?;
-    let grid = [n_embd.div_ceil(256) as u32, step.n as u32, 1];
-    gpu.dispatch(SUM, grid, &Args::zeroed(), &[&down, &y, mix, streams])
+    gpu.dispatch(POST_ROUTED, post_grid(n_embd, step.n), &[0u32; 0], &[&y, mix, streams, &down])
 }
 
 fn gate_up(
@@ -95,8 +93,11 @@ fn gate_up(
         let args = Args { pairs: pairs as u32, ..Args::zeroed() };
         gpu.dispatch(GROUP, [1, 1, 1], &args, &[&routing.ids, &order, &tiles])?;
     }
-    let (kernel, across, grid_y) =
-        if small(step.n) { (GATE_UP, FEW.0, pairs) } else { (GATE_UP_ROWS, many(gpu).0, most_tiles(&gpu.shape, step.n)) };
+    let (kernel, across, grid_y) = if small(step.n) {
+        (GATE_UP, FEW.0, pairs)
+    } else {
+        (GATE_UP_ROWS, many(gpu).0, most_tiles(&gpu.shape, step.n))
+    };
     let grid = [gpu.shape.ff_dim.div_ceil(across) as u32, grid_y as u32, 1];
     for (gate, up) in w.gate.parts.iter().zip(&w.up.parts) {
         let args = Args { other_codes: up.codes, other_scales: up.scales, clamp: w.clamp, ..of(&w.gate, gate) };

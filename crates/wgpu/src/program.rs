@@ -29,9 +29,23 @@ pub(crate) struct Kernel {
 pub(crate) struct Paths {
     /// Subgroups, and all of them of 32.
     pub(crate) subgroups: bool,
-    /// Products of 16 x 16 matrices of float16 with float32 sums by a subgroup.
-    pub(crate) matrices: bool,
+    /// Products of square matrices by subgroups.
+    pub(crate) matrices: Option<Matrices>,
 }
+
+/// Products of square matrices of float16, with float32 sums, by a subgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Matrices {
+    /// Rows and columns of a square, 8 or 16.
+    pub(crate) side: usize,
+    /// Invocations of a subgroup.
+    pub(crate) lanes: usize,
+    /// Whether they are loaded from single values, not fours of them.
+    pub(crate) scalars: bool,
+}
+
+/// Subgroups of a workgroup that multiplies matrices.
+const SUBGROUPS: usize = 8;
 
 impl Kernel {
     pub(crate) const fn new(entry: &'static str, flags: &'static [&'static str]) -> Kernel {
@@ -47,13 +61,13 @@ impl Kernel {
     }
 
     /// Whether it uses cooperative matrices where there are any.
-    fn has_tiles(self) -> bool {
+    fn has_matrices(self) -> bool {
         matches!(self.entry, "dense_rows" | "experts_rows" | "attend_rows")
     }
 
-    /// Whether adapters without them need it.
-    fn has_other_path(self) -> bool {
-        self.entry != "attend_rows"
+    /// Whether it is of no use without.
+    fn needs_matrices(self) -> bool {
+        self.entry == "attend_rows"
     }
 }
 
@@ -67,6 +81,7 @@ const FORMATS: &str = include_str!("../shaders/dense_formats.wgsl");
 const EXPERT_FORMATS: &str = include_str!("../shaders/expert_formats.wgsl");
 const EXPERT_TILE: &str = include_str!("../shaders/expert_tile.wgsl");
 const GEMM: &str = include_str!("../shaders/gemm.wgsl");
+const MATRIX: &str = include_str!("../shaders/matrix.wgsl");
 const GEMM_MATRIX: &str = include_str!("../shaders/gemm_matrix.wgsl");
 const EXPERT_DOT: &str = include_str!("../shaders/expert_dot.wgsl");
 
@@ -86,10 +101,20 @@ const EXPERTS: &str = include_str!("../shaders/experts.wgsl");
 const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
 const EXPERTS_DOWN: &str = include_str!("../shaders/experts_down.wgsl");
 const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
+const POST: &str = include_str!("../shaders/post.wgsl");
 const DRAFT: &str = include_str!("../shaders/draft.wgsl");
 
 /// The stage's own text, what it builds on, and the invocations of a workgroup.
-fn parts(kernel: Kernel, matrices: bool) -> (&'static [&'static str], u32) {
+fn parts(kernel: Kernel, matrices: Option<Matrices>) -> (&'static [&'static str], usize) {
+    if let Some(Matrices { lanes, .. }) = matrices {
+        let threads = SUBGROUPS * lanes;
+        match kernel.entry {
+            "dense_rows" => return (&[FORMATS, MATRIX, GEMM_MATRIX, DENSE_ROWS], threads),
+            "experts_rows" => return (&[FORMATS, EXPERT_FORMATS, MATRIX, GEMM_MATRIX, EXPERT_ROWS], threads),
+            "attend_rows" => return (&[ENCODE, MATRIX, ATTENTION_ROWS], threads),
+            _ => {}
+        }
+    }
     match kernel.entry {
         "embed" => (&[EMBED], 256),
         "hc_products" | "hc_collapse" => (&[FORMATS, HC], 256),
@@ -101,16 +126,13 @@ fn parts(kernel: Kernel, matrices: bool) -> (&'static [&'static str], u32) {
         "index_score" | "index_choose" => (&[ENCODE, INDEXER], 256),
         "attend" => (&[FORMATS, ENCODE, ATTENTION], 256),
         "attend_combine" => (&[FORMATS, ENCODE, ATTENTION], 128),
-        "attend_rows" => (&[ENCODE, ATTENTION_ROWS], 256),
         "route" => (&[ROUTER], 256),
         "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
-        "dense_rows" if matrices => (&[FORMATS, GEMM_MATRIX, DENSE_ROWS], 256),
         "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
-        "experts_rows" if matrices => (&[FORMATS, EXPERT_FORMATS, GEMM_MATRIX, EXPERT_ROWS], 256),
         "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
         "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
         "experts_group" => (&[EXPERT_ROWS], 256),
-        "experts_sum" => (&[EXPERTS], 256),
+        "post" => (&[POST], 256),
         _ => (&[FORMATS, DRAFT], 256),
     }
 }
@@ -118,30 +140,40 @@ fn parts(kernel: Kernel, matrices: bool) -> (&'static [&'static str], u32) {
 /// The text of a kernel for a shape.
 fn text(kernel: Kernel, s: &Shape, Paths { subgroups, matrices }: Paths) -> String {
     let (own, threads) = parts(kernel, matrices);
+    let mut flags: Vec<&str> = kernel.flags.to_vec();
+    let mut repeats = Vec::new();
     let mut out = String::new();
-    if matrices && kernel.has_tiles() {
+    if let Some(Matrices { side, lanes, scalars }) = matrices.filter(|_| kernel.has_matrices()) {
+        let half_tile = if flags.contains(&"NARROW") { 32 } else { 64 };
+        repeats.extend([("SIXTEEN", 16), ("THIRTY_TWO", 32), ("SIXTY_FOUR", 64), ("HALF_TILE", half_tile)]);
+        repeats.iter_mut().for_each(|(_, count)| *count /= side);
+        flags.extend(scalars.then_some("SCALARS"));
         out.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
+        for (name, of) in [("Left", "f16, A"), ("Right", "f16, B"), ("Sums", "f32, C")] {
+            writeln!(out, "alias {name} = coop_mat{side}x{side}<{of}>;").expect("text grows");
+        }
+        writeln!(out, "const SIDE = {side}u;\nconst LANES = {lanes}u;").expect("text grows");
     }
     out.push_str(&constants(s, threads, kernel));
-    let mut flags: Vec<&str> = kernel.flags.to_vec();
     if let Some(format) = kernel.format {
         flags.push(format.flag());
     }
+    let asked = Asked { flags: &flags, repeats: &repeats };
     if flags.contains(&"FUSED") {
-        append(&mut out, LAST, &flags);
+        append(&mut out, LAST, asked);
     }
     let sums = if subgroups { SUM_SUBGROUP } else { SUM_SHARED };
     for part in [COMMON, sums, BLOCK].iter().chain(own) {
-        append(&mut out, part, &flags);
+        append(&mut out, part, asked);
     }
     out
 }
 
 /// Counts of the model. Floats are given in full, so that the shader has the bits of the host.
-fn constants(s: &Shape, threads: u32, kernel: Kernel) -> String {
+fn constants(s: &Shape, threads: usize, kernel: Kernel) -> String {
     let mut out = String::new();
     let counts = [
-        ("THREADS", threads as usize),
+        ("THREADS", threads),
         ("N_EMBD", s.n_embd),
         ("N_HEAD", s.n_head),
         ("Q_LORA", s.q_lora_dim),
@@ -166,17 +198,24 @@ fn constants(s: &Shape, threads: u32, kernel: Kernel) -> String {
     out
 }
 
+/// What a kernel's text is to have.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    flags: &'a [&'a str],
+    repeats: &'a [(&'a str, usize)],
+}
+
 /// Copies text line by line: `//if FLAG`, `//else` and `//end` leave out what is not asked for, `//each NAME COUNT` repeats up to
-/// its `//end` with the numbers from 0 in the place of `$NAME`, `//dot NAME TABLE` and `//tile NAME TABLE` put in the product or
+/// its `//end` with the numbers from 0 in the place of `$NAME` (a count is a number or the name of one), `//dot NAME TABLE` and `//tile NAME TABLE` put in the product or
 /// the tile of an expert's weights.
-fn append(out: &mut String, text: &str, flags: &[&str]) {
+fn append(out: &mut String, text: &str, asked: Asked<'_>) {
     let mut open: Vec<bool> = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let instance = |text: &str, name: &str, table: &str| text.replace("NAME", name).replace("TABLE", table);
         match words.as_slice() {
-            ["//if", flag] => open.push(flags.contains(flag)),
+            ["//if", flag] => open.push(asked.flags.contains(flag)),
             ["//else"] => {
                 let last = open.last_mut().expect("an else has its if");
                 *last = !*last;
@@ -184,14 +223,15 @@ fn append(out: &mut String, text: &str, flags: &[&str]) {
             ["//end"] => drop(open.pop().expect("an end has its if")),
             ["//each", name, count] => {
                 let body = block(&mut lines);
-                let count: usize = count.parse().expect("a number of repetitions");
+                let named = asked.repeats.iter().find(|(name, _)| name == count);
+                let count = named.map_or_else(|| count.parse().expect("a number of repetitions"), |&(_, count)| count);
                 for i in (0..count).filter(|_| !open.contains(&false)) {
-                    append(out, &body.replace(&format!("${name}"), &i.to_string()), flags);
+                    append(out, &body.replace(&format!("${name}"), &i.to_string()), asked);
                 }
             }
             _ if open.contains(&false) => {}
-            ["//dot", name, table] => append(out, &instance(EXPERT_DOT, name, table), flags),
-            ["//tile", name, table] => append(out, &instance(EXPERT_TILE, name, table), flags),
+            ["//dot", name, table] => append(out, &instance(EXPERT_DOT, name, table), asked),
+            ["//tile", name, table] => append(out, &instance(EXPERT_TILE, name, table), asked),
             _ => {
                 out.push_str(line);
                 out.push('\n');
@@ -227,21 +267,26 @@ pub struct Shader {
     pub entry: &'static str,
     /// WGSL.
     pub text: String,
-    /// Whether it is for adapters with cooperative matrices.
+    /// Whether it is for adapters with cooperative matrices, and not for Metal's.
     pub matrices: bool,
 }
 
-/// Every shader of models of this shape: with and without subgroups, and where it makes a difference with cooperative matrices.
+/// Every shader of models of this shape: with and without subgroups, and where it makes a difference with cooperative matrices, of
+/// NVIDIA's, Apple's and lavapipe's kind.
 pub fn shaders(s: &Shape) -> Vec<Shader> {
+    let kinds =
+        [(16, 32, false), (8, 32, true), (8, 8, false)].map(|(side, lanes, scalars)| Matrices { side, lanes, scalars });
+    let without = [false, true].map(|subgroups| Paths { subgroups, matrices: None });
+    let with = kinds.map(|kind| Paths { subgroups: kind.lanes == 32, matrices: Some(kind) });
     let mut out = Vec::new();
-    for (subgroups, matrices) in [(false, false), (true, false), (true, true)] {
+    for paths in without.into_iter().chain(with) {
         for kernel in crate::backend::kernels() {
-            if if matrices { !kernel.has_tiles() } else { !kernel.has_other_path() } {
+            if paths.matrices.map_or(kernel.needs_matrices(), |_| !kernel.has_matrices()) {
                 continue;
             }
-            let paths = Paths { subgroups, matrices };
             let format = kernel.format.map_or("", Format::flag);
             let name = format!("{} {:?} {format} {} {paths:?}", kernel.entry, kernel.flags, kernel.variant);
+            let matrices = paths.matrices.is_some_and(|matrices| !matrices.scalars);
             out.push(Shader { name, entry: kernel.entry, text: text(kernel, s, paths), matrices });
         }
     }

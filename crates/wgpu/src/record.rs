@@ -70,7 +70,9 @@ impl Wgpu {
         });
         pass.set_pipeline(&pipeline.raw);
         pass.set_bind_group(0, &*group, &[]);
-        pass.set_immediates(0, bytemuck::bytes_of(args));
+        if size_of::<A>() > 0 {
+            pass.set_immediates(0, bytemuck::bytes_of(args));
+        }
         pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
         recorder.pending += 1;
         recorder.dispatches += 1;
