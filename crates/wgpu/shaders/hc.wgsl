@@ -68,7 +68,7 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
         partial[(row * PARTS + wg.x) * 32u + tid] = sum;
     }
 //if FUSED
-    if (!is_last(row, PARTS, tid)) { return; }
+    if (!is_last(row, 1u, PARTS, tid)) { return; }
     collapse(row, tid);
     if (OUTPUTS > HC && tid == 0u) { write_mix(row); }
 //end
