@@ -69,7 +69,7 @@ pub struct Wgpu {
     /// Whether the step has at most one row of each sequence.
     pub(crate) one_row_each: bool,
     rope: [Buffer; 2],
-    landing: wgpu::Buffer,
+    pub(crate) landing: wgpu::Buffer,
     bounce: Buffer,
 }
 
@@ -92,10 +92,11 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         query::QUERY,
         compressor::APPEND,
         compressor::KEEP,
-        compressor::INDEX_APPEND,
-        compressor::INDEX_KEEP,
+        compressor::BOTH_APPEND,
+        compressor::BOTH_KEEP,
         indexer::SCORE,
         indexer::CHOOSE,
+        indexer::FUSED,
         attention::ATTEND,
         attention::COMBINE,
         router::ROUTE,
@@ -111,6 +112,7 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         draft::NORM,
         draft::ADD,
     ];
+    all.extend([project::FUSED, query::FUSED, router::FUSED].concat());
     for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
         let few = [experts::GATE_UP, experts::DOWN, experts::DOWN_ALL];
         all.extend(few.map(|kernel| kernel.format(format)));
@@ -179,11 +181,6 @@ impl Wgpu {
         self.flush()?;
         self.device.wait()
     }
-
-    /// Dispatches since the last submission of a whole step began: all of them where stages run one by one.
-    pub fn dispatches(&self) -> usize {
-        self.recorder.dispatches
-    }
 }
 
 /// The sizes that shaders are written for.
@@ -245,8 +242,7 @@ impl Backend for Wgpu {
 
     fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         self.device.check()?;
-        self.begin();
-        self.one_row_each = key.is_some();
+        self.begin(key);
         let recorded = record(self);
         self.one_row_each = false;
         if recorded.is_err() {

@@ -41,6 +41,19 @@ pub(crate) enum Out<'a> {
         streams: &'a Buffer,
         mix: &'a Buffer,
     },
+    /// To a stage that makes use of them in the same dispatch.
+    Finished(Finish<'a>),
+}
+
+/// What a stage's text behind `dense.wgsl` needs; see [`Wgpu::finishes`].
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// For one row and for several.
+    pub(crate) kernels: [Kernel; 2],
+    pub(crate) own: [u32; 8],
+    pub(crate) stride: usize,
+    /// In the order of its bindings, from 4 on.
+    pub(crate) buffers: &'a [&'a Buffer],
 }
 
 /// As `Segment` in `dense.wgsl`.
@@ -68,6 +81,7 @@ struct Args {
     segments: u32,
     x_first: u32,
     pad: [u32; 2],
+    own: [u32; 8],
 }
 
 pub(crate) const DENSE: Kernel = Kernel::new("dense", &[]);
@@ -101,6 +115,12 @@ pub(crate) struct Tables {
 }
 
 impl Wgpu {
+    /// Whether a stage can make use of these products in the dispatch that makes them: its workgroups read what others have
+    /// written, and a block of weight rows has to be of one unit.
+    pub(crate) fn finishes(&self, n: usize, products: &[Product<'_>]) -> bool {
+        self.device.abilities.coherent && n <= SMALL && products.iter().all(|p| p.w.parts.len() == 1)
+    }
+
     /// `out[row][to + m] = sum_k w[m][k] x[row][k]` for every product and `n` rows.
     pub(crate) fn products(&mut self, n: usize, products: &[Product<'_>], x: Matrix<'_>, out: Out<'_>) -> Result<()> {
         // A tile serves one part of the input: of narrow groups the streaming kernels make long products too.
@@ -123,6 +143,7 @@ impl Wgpu {
             (Out::Rows(rows), _) => (DENSE_MANY, rows.stride),
             (Out::Post { .. }, 1) => (DENSE_POST, 0),
             (Out::Post { .. }, _) => (DENSE_POST_MANY, 0),
+            (Out::Finished(stage), n) => (stage.kernels[usize::from(n > 1)], stage.stride),
         };
         for table in &tables {
             let args = Args {
@@ -133,14 +154,17 @@ impl Wgpu {
                 segments: table.count,
                 x_first: 0,
                 pad: [0; 2],
+                own: if let Out::Finished(stage) = out { stage.own } else { [0; 8] },
             };
+            let used = if matches!(out, Out::Finished(_)) { size_of::<Args>() } else { size_of::<Args>() - 32 };
             let grid = [table.blocks, (n as u32).div_ceil(batch), 1];
             let mut buffers = vec![&table.segments, &table.weights, &table.weights, x.data];
             match out {
                 Out::Rows(rows) => buffers.push(rows.data),
                 Out::Post { streams, mix } => buffers.extend([streams, mix]),
+                Out::Finished(stage) => buffers.extend(stage.buffers),
             }
-            self.dispatch(kernel, grid, &args, &buffers)?;
+            self.dispatch_bytes(kernel, grid, &bytemuck::bytes_of(&args)[..used], &buffers)?;
         }
         Ok(())
     }

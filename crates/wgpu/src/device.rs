@@ -114,6 +114,8 @@ fn pick(api: Api, ordinal: usize) -> Result<wgpu::Adapter> {
 
 /// Bytes of parameters that a dispatch takes along.
 const IMMEDIATES: u32 = 64;
+/// Bindings of the largest shader whose workgroups share memory; the others take fewer.
+const FUSED_BUFFERS: u32 = 14;
 /// Workgroup memory of the largest shader.
 const WORKGROUP: u32 = 32 << 10;
 
@@ -142,6 +144,8 @@ pub(crate) struct Abilities {
     pub(crate) subgroups: bool,
     /// Workgroups of a dispatch can read what others of it have written.
     pub(crate) coherent: bool,
+    /// Compute passes can be timed.
+    pub(crate) timestamps: bool,
     /// Most bytes of a storage binding, a multiple of 256.
     pub(crate) binding: u64,
     /// Most bytes of weights in a binding.
@@ -181,8 +185,13 @@ impl Device {
         let name = info.name.clone();
         needs(&adapter).map_err(|what| failed(&name, what))?;
         let has = adapter.features();
-        let wanted = Features::IMMEDIATES | (has & (Features::SUBGROUP | Features::MEMORY_DECORATION_COHERENT));
-        let coherent = api == Api::Vulkan && has.contains(Features::MEMORY_DECORATION_COHERENT) && !without.coherent;
+        let useful = Features::SUBGROUP | Features::MEMORY_DECORATION_COHERENT | Features::TIMESTAMP_QUERY;
+        let wanted = Features::IMMEDIATES | (has & useful);
+        let timestamps = has.contains(Features::TIMESTAMP_QUERY);
+        let coherent = api == Api::Vulkan
+            && has.contains(Features::MEMORY_DECORATION_COHERENT)
+            && adapter.limits().max_storage_buffers_per_shader_stage >= FUSED_BUFFERS
+            && !without.coherent;
         let limits = Limits { max_immediate_size: IMMEDIATES, ..adapter.limits() };
         let subgroups = has.contains(Features::SUBGROUP)
             && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
@@ -208,7 +217,8 @@ impl Device {
                 keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
             }
         });
-        Ok(Device { name, raw: device, queue, abilities: Abilities { subgroups, coherent, binding, weights }, fault })
+        let abilities = Abilities { subgroups, coherent, timestamps, binding, weights };
+        Ok(Device { name, raw: device, queue, abilities, fault })
     }
 
     /// An error of this device.
@@ -233,12 +243,11 @@ impl Device {
                 format!("{size} bytes in one piece, the adapter binds at most {most}: use a shorter context (-c)");
             return Err(self.error(what));
         }
-        self.alloc_raw(size)
+        self.alloc_raw(size, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST)
     }
 
-    fn alloc_raw(&self, size: u64) -> Result<Buffer> {
+    pub(crate) fn alloc_raw(&self, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let raw =
             self.raw.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
         self.check()?;

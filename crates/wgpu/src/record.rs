@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 
 use bytemuck::Pod;
-use ds4_model::Result;
+use ds4_model::{GraphKey, Result};
 
 use crate::backend::Wgpu;
+use crate::clock::Timestamps;
 use crate::device::Buffer;
 use crate::program::Kernel;
 
@@ -14,7 +15,9 @@ use crate::program::Kernel;
 #[derive(Default)]
 pub(crate) struct Recorder {
     groups: HashMap<(usize, Vec<u64>), wgpu::BindGroup>,
-    open: Option<(wgpu::CommandEncoder, wgpu::ComputePass<'static>)>,
+    /// Around the next pass, if it is to be timed.
+    pub(crate) timestamps: Option<Timestamps>,
+    pub(crate) open: Option<(wgpu::CommandEncoder, wgpu::ComputePass<'static>)>,
     /// Dispatches of the pass so far.
     pending: usize,
     /// Dispatches and submissions of the last step.
@@ -28,8 +31,9 @@ const SUBMITS: usize = 4;
 const FIRST: usize = 64;
 
 impl Wgpu {
-    /// Opens a step.
-    pub(crate) fn begin(&mut self) {
+    /// Opens a step; only one in which every row is of another sequence has a key.
+    pub(crate) fn begin(&mut self, key: Option<GraphKey>) {
+        self.one_row_each = key.is_some();
         self.recorder.dispatches = 0;
         self.recorder.submits = 0;
     }
@@ -40,6 +44,17 @@ impl Wgpu {
         kernel: Kernel,
         grid: [u32; 3],
         args: &A,
+        buffers: &[&Buffer],
+    ) -> Result<()> {
+        self.dispatch_bytes(kernel, grid, bytemuck::bytes_of(args), buffers)
+    }
+
+    /// The same with parameters as bytes; a kernel without any takes none.
+    pub(crate) fn dispatch_bytes(
+        &mut self,
+        kernel: Kernel,
+        grid: [u32; 3],
+        args: &[u8],
         buffers: &[&Buffer],
     ) -> Result<()> {
         if grid.contains(&0) {
@@ -65,12 +80,16 @@ impl Wgpu {
         });
         let (_, pass) = recorder.open.get_or_insert_with(|| {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime();
+            let timestamp_writes = recorder.timestamps.as_ref().map(Timestamps::writes);
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            let pass = encoder.begin_compute_pass(&descriptor).forget_lifetime();
             (encoder, pass)
         });
         pass.set_pipeline(&pipeline.raw);
         pass.set_bind_group(0, &*group, &[]);
-        pass.set_immediates(0, bytemuck::bytes_of(args));
+        if !args.is_empty() {
+            pass.set_immediates(0, args);
+        }
         pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
         recorder.pending += 1;
         recorder.dispatches += 1;
@@ -82,8 +101,11 @@ impl Wgpu {
 
     /// Hands what is recorded to the queue.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        if let Some((encoder, pass)) = self.recorder.open.take() {
+        if let Some((mut encoder, pass)) = self.recorder.open.take() {
             drop(pass);
+            if let Some(timestamps) = &self.recorder.timestamps {
+                encoder.resolve_query_set(&timestamps.queries, 0..2, &timestamps.resolved.raw, 0);
+            }
             self.device.queue.submit([encoder.finish()]);
             self.recorder.pending = 0;
             self.recorder.submits += 1;
