@@ -5,17 +5,31 @@
 // Inputs of a position: [value w][gate w], of this step or, before `first`, of the ring. Softmax over the entries of a channel: of
 // ratio 128 the window's; of ratio 4 the previous window's first halves, where there is one, and this window's second halves.
 
+// With JOINED this stands beside the products of `query`.
+
 // A compressor's norm, its cache rows and its ring.
-struct Site { norm: u32, rows_per_slot: u32, frontier_per_slot: u32, pad: u32 }
-struct Args { ratio: u32, keeps: u32, pad0: u32, pad1: u32, attention: Site, indexer: Site }
+struct Site { norm: u32, rows_per_slot: u32, frontier_per_slot: u32 }
+struct Finish { ratio: u32, keeps: u32, attention: Site, indexer: Site }
+//if JOINED
+@group(0) @binding(9) var<storage, read> inputs: array<f32>;
+@group(0) @binding(10) var<storage, read_write> ring: array<f32>;
+@group(0) @binding(11) var<storage, read> values: array<f32>;
+@group(0) @binding(12) var<storage, read_write> cache: array<u32>;
+//if INDEX_CACHE
+@group(0) @binding(13) var<storage, read> index_inputs: array<f32>;
+@group(0) @binding(14) var<storage, read_write> index_ring: array<f32>;
+@group(0) @binding(15) var<storage, read_write> index_cache: array<u32>;
+//end
+//else
+struct Args { own: Finish }
 var<immediate> args: Args;
 
 @group(0) @binding(0) var<storage, read> step: array<StepRow>;
-@group(0) @binding(1) var<storage, read> inputs: array<f32>;
-@group(0) @binding(2) var<storage, read_write> ring: array<f32>;
 //if APPEND
-@group(0) @binding(3) var<storage, read> values: array<f32>;
-@group(0) @binding(4) var<storage, read> rope: array<f32>;
+@group(0) @binding(1) var<storage, read> rope: array<f32>;
+@group(0) @binding(2) var<storage, read> inputs: array<f32>;
+@group(0) @binding(3) var<storage, read_write> ring: array<f32>;
+@group(0) @binding(4) var<storage, read> values: array<f32>;
 @group(0) @binding(5) var<storage, read_write> cache: array<u32>;
 //if INDEX_CACHE
 @group(0) @binding(6) var<storage, read> index_inputs: array<f32>;
@@ -23,13 +37,16 @@ var<immediate> args: Args;
 @group(0) @binding(8) var<storage, read_write> index_cache: array<u32>;
 //end
 //else
+@group(0) @binding(1) var<storage, read> inputs: array<f32>;
+@group(0) @binding(2) var<storage, read_write> ring: array<f32>;
 //if INDEX_CACHE
 @group(0) @binding(3) var<storage, read> index_inputs: array<f32>;
 @group(0) @binding(4) var<storage, read_write> index_ring: array<f32>;
 //end
 //end
+//end
 
-fn width_of(dim: u32) -> u32 { return select(dim, 2u * dim, args.ratio == 4u); }
+fn width_of(dim: u32) -> u32 { return select(dim, 2u * dim, args.own.ratio == 4u); }
 
 // Word `i` of a row's inputs.
 fn input(indexed: bool, i: u32) -> f32 {
@@ -69,10 +86,10 @@ fn value_at(indexed: bool, at: vec2<u32>, i: u32) -> f32 {
 
 // The pooled channel `j` of the window that closes at row `i`.
 fn pool(indexed: bool, i: u32, s: StepRow, j: u32, width: u32, per_slot: u32) -> f32 {
-    let overlaps = args.ratio == 4u;
+    let overlaps = args.own.ratio == 4u;
     let half = select(0u, width / 2u, overlaps);
-    let start = s.pos + 1u - args.ratio;
-    let begin = select(start, start - min(start, args.ratio), overlaps);
+    let start = s.pos + 1u - args.own.ratio;
+    let begin = select(start, start - min(start, args.own.ratio), overlaps);
     var top = -3.4e38;
     for (var p = begin; p <= s.pos; p += 1u) {
         let at = place(i, s, p, width, per_slot);
@@ -91,7 +108,7 @@ fn pool(indexed: bool, i: u32, s: StepRow, j: u32, width: u32, per_slot: u32) ->
 }
 
 fn append_row(i: u32, s: StepRow, tid: u32) {
-    let site = args.attention;
+    let site = args.own.attention;
     for (var c = tid; c < HEAD; c += 128u) { row_values[c] = pool(false, i, s, c, width_of(HEAD), site.frontier_per_slot); }
     workgroupBarrier();
     let c = 4u * tid;
@@ -99,13 +116,13 @@ fn append_row(i: u32, s: StepRow, tid: u32) {
     let scale = inverseSqrt(block_sum(dot(v, v), tid) / f32(HEAD) + RMS_EPS);
     let w = site.norm + c;
     v = v * scale * vec4<f32>(values[w], values[w + 1u], values[w + 2u], values[w + 3u]);
-    let to = s.slot * site.rows_per_slot + s.pos / args.ratio;
-    encode_row(rotate4(v, c, HEAD, s.pos + 1u - args.ratio), to * ROW_WORDS, tid);
+    let to = s.slot * site.rows_per_slot + s.pos / args.own.ratio;
+    encode_row(rotate4(v, c, HEAD, s.pos + 1u - args.own.ratio), to * ROW_WORDS, tid);
 }
 
 //if INDEX_CACHE
 fn append_index_row(i: u32, s: StepRow, tid: u32) {
-    let site = args.indexer;
+    let site = args.own.indexer;
     var v = pool(true, i, s, tid, width_of(INDEX), site.frontier_per_slot);
     let scale = inverseSqrt(block_sum(v * v, tid) / f32(INDEX) + RMS_EPS);
     v = v * scale * values[site.norm + tid];
@@ -114,41 +131,46 @@ fn append_index_row(i: u32, s: StepRow, tid: u32) {
     if (tid >= INDEX - ROT) {
         let other = row_values[tid ^ 1u];
         let pair = (tid - (INDEX - ROT)) / 2u;
-        let start = s.pos + 1u - args.ratio;
+        let start = s.pos + 1u - args.own.ratio;
         if ((tid & 1u) == 0u) { v = rotated(vec2<f32>(v, other), rope[pair], start).x; }
         else { v = rotated(vec2<f32>(other, v), rope[pair], start).y; }
     }
     workgroupBarrier();
-    let to = s.slot * site.rows_per_slot + s.pos / args.ratio;
+    let to = s.slot * site.rows_per_slot + s.pos / args.own.ratio;
     encode_index_row(hadamard(v, tid), to * INDEX_WORDS, tid);
 }
 
 //end
-@compute @workgroup_size(128)
-fn compress_append(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-    let s = step[wg.x];
-    let closes = (s.pos + 1u) % args.ratio == 0u;
+// What becomes of row `i`: of the attention's compressor, or with `which` of the indexer's.
+fn beside(i: u32, which: u32, tid: u32) {
+    let s = step[i];
+    let closes = (s.pos + 1u) % args.own.ratio == 0u;
 //if INDEX_CACHE
-    if (wg.y == 1u) {
-        if (closes) { append_index_row(wg.x, s, tid); }
-        if (args.keeps != 0u) { keep_inputs(true, wg.x, s, width_of(INDEX), args.indexer.frontier_per_slot, tid); }
+    if (which == 1u) {
+        if (closes) { append_index_row(i, s, tid); }
+        if (args.own.keeps != 0u) { keep_inputs(true, i, s, width_of(INDEX), args.own.indexer.frontier_per_slot, tid); }
         return;
     }
 //end
-    if (closes) { append_row(wg.x, s, tid); }
-    if (args.keeps != 0u) { keep_inputs(false, wg.x, s, width_of(HEAD), args.attention.frontier_per_slot, tid); }
+    if (closes) { append_row(i, s, tid); }
+    if (args.own.keeps != 0u) { keep_inputs(false, i, s, width_of(HEAD), args.own.attention.frontier_per_slot, tid); }
 }
 
+//if JOINED
+//else
+@compute @workgroup_size(128)
+fn compress_append(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) { beside(wg.x, wg.y, tid); }
+//end
 //else
 @compute @workgroup_size(128)
 fn compress_keep(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let s = step[wg.x];
 //if INDEX_CACHE
     if (wg.y == 1u) {
-        keep_inputs(true, wg.x, s, width_of(INDEX), args.indexer.frontier_per_slot, tid);
+        keep_inputs(true, wg.x, s, width_of(INDEX), args.own.indexer.frontier_per_slot, tid);
         return;
     }
 //end
-    keep_inputs(false, wg.x, s, width_of(HEAD), args.attention.frontier_per_slot, tid);
+    keep_inputs(false, wg.x, s, width_of(HEAD), args.own.attention.frontier_per_slot, tid);
 }
 //end

@@ -5,6 +5,7 @@
 // POST ends a sublayer: its one segment's outputs go into the streams, X'[b] = post_b y + sum_a C[a][b] X[a].
 // With FUSED the stage whose text follows makes use of the outputs in this dispatch: it stores them (`keep`), says which of them
 // belong together (`unit`: a ticket of a batch of rows and the number of outputs), and the last workgroup of a unit finishes it.
+// With JOINED the first `sides` workgroups of a batch of rows do something else.
 
 struct Segment {
     codes: u32,      // first sixteen bytes of the codes
@@ -17,7 +18,7 @@ struct Segment {
     group_first: u32, // weight row, of the whole matrix, that the segment begins with
 }
 struct Args {
-    n: u32, k: u32, x_stride: u32, out_stride: u32, segments: u32, x_first: u32, pad0: u32, pad1: u32,
+    n: u32, k: u32, x_stride: u32, out_stride: u32, segments: u32, sides: u32, pad0: u32, pad1: u32,
 //if FUSED
     own: Finish,
 //end
@@ -76,11 +77,20 @@ fn scales_of(a: u32, b: u32, c: u32, e: u32, odd: u32) -> vec4<f32> {
 
 @compute @workgroup_size(128)
 fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+//if JOINED
+    if (wg.x < args.sides) {
+        for (var r = wg.y * BATCH; r < min(wg.y * BATCH + BATCH, args.n); r += 1u) { beside(r, wg.x, tid); }
+        return;
+    }
+    let place = wg.x - args.sides;
+//else
+    let place = wg.x;
+//end
     var which = 0u;
-    for (var i = 1u; i < args.segments; i += 1u) { which += u32(wg.x >= segments[i].first); }
+    for (var i = 1u; i < args.segments; i += 1u) { which += u32(place >= segments[i].first); }
     let segment = segments[which];
     let lane = tid & 31u;
-    let block = 16u * (wg.x - segment.first);
+    let block = 16u * (place - segment.first);
     let own0 = block + 4u * (tid / 32u);
     let pieces = select(select(args.k / 4u, args.k / 8u, segment.format == FORMAT_F16), args.k / 16u, segment.format == FORMAT_Q8);
     // A group of weight rows shares its part of x; the four rows of a lane are of one group.

@@ -1,9 +1,12 @@
 // query: heads normed and rotated, in place; indexer heads rotated, transformed and rounded, for rows that have something to
 // select. A unit is a head, then an indexer head.
-//   grid: (rows, N_HEAD, or N_HEAD + N_INDEX_HEAD, 1), 128 invocations; with FUSED this is a part of `dense`
+//   grid: (rows, N_HEAD, or N_HEAD + N_INDEX_HEAD, 1), 128 invocations; with FUSED this is a part of `dense`, JOINED by `compress`
 
 //if FUSED
+//if JOINED
+//else
 struct Finish { pad0: u32, pad1: u32, pad2: u32, pad3: u32, pad4: u32, pad5: u32, pad6: u32, pad7: u32 }
+//end
 @group(0) @binding(4) var<storage, read> step: array<StepRow>;
 @group(0) @binding(5) var<storage, read> rope: array<f32>;
 @coherent @group(0) @binding(6) var<storage, read_write> heads: array<f32>;

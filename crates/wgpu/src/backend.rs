@@ -112,7 +112,7 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         draft::NORM,
         draft::ADD,
     ];
-    all.extend([project::FUSED, query::FUSED, router::FUSED].concat());
+    all.extend([project::FUSED, query::FUSED, router::FUSED, compressor::JOINED, compressor::BOTH_JOINED].concat());
     for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
         let few = [experts::GATE_UP, experts::DOWN, experts::DOWN_ALL];
         all.extend(few.map(|kernel| kernel.format(format)));
@@ -221,10 +221,12 @@ impl Backend for Wgpu {
     }
 
     fn write(&mut self, dst: &mut Buffer, at: usize, src: &[u8]) -> Result<()> {
+        self.flush()?;
         self.device.write(dst, at, src)
     }
 
     fn read(&mut self, src: &Buffer, at: usize, dst: &mut [u8]) -> Result<()> {
+        self.flush()?;
         self.device.read(&self.landing, src, at, dst)
     }
 

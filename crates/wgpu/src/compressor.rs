@@ -1,11 +1,11 @@
-//! Stage `compress`: both compressors of a layer side by side.
+//! Stage `compress`: both compressors of a layer side by side, beside the products of `query` if those wait.
 
 use bytemuck::{Pod, Zeroable};
 use ds4_model::{Compressed, CompressorWeights, LowRank, Result, Rows, Step};
 
 use crate::backend::Wgpu;
 use crate::device::Buffer;
-use crate::program::Kernel;
+use crate::program::{BATCH, Kernel};
 use crate::weight::Weight;
 
 /// As `Site` in `compressor.wgsl`.
@@ -15,7 +15,6 @@ struct Site {
     norm: u32,
     rows_per_slot: u32,
     frontier_per_slot: u32,
-    pad: u32,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -23,7 +22,6 @@ struct Site {
 struct Args {
     ratio: u32,
     keeps: u32,
-    pad: [u32; 2],
     attention: Site,
     indexer: Site,
 }
@@ -32,6 +30,16 @@ pub(crate) const APPEND: Kernel = Kernel::new("compress_append", &["APPEND", "CA
 pub(crate) const KEEP: Kernel = Kernel::new("compress_keep", &[]);
 pub(crate) const BOTH_APPEND: Kernel = Kernel::new("compress_append", &["APPEND", "CACHE", "INDEX_CACHE"]);
 pub(crate) const BOTH_KEEP: Kernel = Kernel::new("compress_keep", &["INDEX_CACHE"]);
+
+/// Beside the products of `query`, of one row and of several.
+pub(crate) const JOINED: [Kernel; 2] = [
+    Kernel::new("dense", &["QUERY", "FUSED", "JOINED", "APPEND", "CACHE"]),
+    Kernel::new("dense", &["QUERY", "FUSED", "JOINED", "APPEND", "CACHE", "MANY"]).variant(BATCH),
+];
+pub(crate) const BOTH_JOINED: [Kernel; 2] = [
+    Kernel::new("dense", &["QUERY", "FUSED", "JOINED", "APPEND", "CACHE", "INDEX_CACHE"]),
+    Kernel::new("dense", &["QUERY", "FUSED", "JOINED", "APPEND", "CACHE", "INDEX_CACHE", "MANY"]).variant(BATCH),
+];
 
 pub(crate) fn compress(
     gpu: &mut Wgpu,
@@ -44,19 +52,23 @@ pub(crate) fn compress(
     let args = Args {
         ratio: w.ratio,
         keeps: u32::from(gpu.one_row_each),
-        pad: [0; 2],
         attention: site(&w.norm, &out.rows, &out.frontier),
         indexer: index.map_or(Site::zeroed(), |(norm, index)| site(norm, &index.rows, &index.frontier)),
     };
     let (values, rope) = (gpu.values.clone(), gpu.rope(w.ratio));
-    let mut append = vec![&step.rows, &low.pooled, &out.frontier.data, &values, &rope, &out.rows.data];
+    let mut append = vec![&step.rows, &rope, &low.pooled, &out.frontier.data, &values, &out.rows.data];
     let mut keep = vec![&step.rows, &low.pooled, &out.frontier.data];
     if let Some((_, index)) = index {
         append.extend([&low.index_pooled, &index.frontier.data, &index.rows.data]);
         keep.extend([&low.index_pooled, &index.frontier.data]);
     }
-    let kernels = if index.is_some() { [BOTH_APPEND, BOTH_KEEP] } else { [APPEND, KEEP] };
-    let grid = [step.n as u32, 1 + u32::from(index.is_some()), 1];
+    let (kernels, joined) =
+        if index.is_some() { ([BOTH_APPEND, BOTH_KEEP], BOTH_JOINED) } else { ([APPEND, KEEP], JOINED) };
+    let across = 1 + u32::from(index.is_some());
+    if gpu.one_row_each && gpu.join(joined, across, bytemuck::cast(args), &append[2..])? {
+        return Ok(());
+    }
+    let grid = [step.n as u32, across, 1];
     gpu.dispatch(kernels[0], grid, &args, &append)?;
     if gpu.one_row_each {
         return Ok(());
@@ -66,10 +78,5 @@ pub(crate) fn compress(
 }
 
 fn site(norm: &Weight, rows: &Rows<Buffer>, ring: &Rows<Buffer>) -> Site {
-    Site {
-        norm: norm.at(),
-        rows_per_slot: rows.per_slot as u32,
-        frontier_per_slot: ring.per_slot as u32,
-        pad: 0,
-    }
+    Site { norm: norm.at(), rows_per_slot: rows.per_slot as u32, frontier_per_slot: ring.per_slot as u32 }
 }

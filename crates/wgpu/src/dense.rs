@@ -8,6 +8,7 @@ use ds4_model::Result;
 use crate::backend::{SMALL, Wgpu};
 use crate::device::Buffer;
 use crate::program::{BATCH, Kernel};
+use crate::record::Held;
 use crate::weight::Weight;
 
 /// A matrix and what becomes of its product.
@@ -52,6 +53,8 @@ pub(crate) struct Finish<'a> {
     pub(crate) kernels: [Kernel; 2],
     pub(crate) own: [u32; 8],
     pub(crate) stride: usize,
+    /// Whether another stage is to join the dispatch, if it is one.
+    pub(crate) waits: bool,
     /// In the order of its bindings, from 4 on.
     pub(crate) buffers: &'a [&'a Buffer],
 }
@@ -79,7 +82,7 @@ struct Args {
     x_stride: u32,
     out_stride: u32,
     segments: u32,
-    x_first: u32,
+    sides: u32,
     pad: [u32; 2],
     own: [u32; 8],
 }
@@ -152,7 +155,7 @@ impl Wgpu {
                 x_stride: (x.stride / 4) as u32,
                 out_stride: stride as u32,
                 segments: table.count,
-                x_first: 0,
+                sides: 0,
                 pad: [0; 2],
                 own: if let Out::Finished(stage) = out { stage.own } else { [0; 8] },
             };
@@ -164,9 +167,27 @@ impl Wgpu {
                 Out::Post { streams, mix } => buffers.extend([streams, mix]),
                 Out::Finished(stage) => buffers.extend(stage.buffers),
             }
-            self.dispatch_bytes(kernel, grid, &bytemuck::bytes_of(&args)[..used], &buffers)?;
+            let args = &bytemuck::bytes_of(&args)[..used];
+            if let (Out::Finished(Finish { waits: true, .. }), [_]) = (out, tables.as_slice()) {
+                let buffers = buffers.into_iter().cloned().collect();
+                self.hold(Held { kernel, grid, args: args.to_vec(), buffers })?;
+                continue;
+            }
+            self.dispatch_bytes(kernel, grid, args, &buffers)?;
         }
         Ok(())
+    }
+
+    /// Adds `sides` workgroups of another stage in front of products that wait, if there are any: parameters and buffers behind
+    /// theirs, and the kernels that are both.
+    pub(crate) fn join(&mut self, kernels: [Kernel; 2], sides: u32, own: [u32; 8], buffers: &[&Buffer]) -> Result<bool> {
+        let Some(held) = self.recorder.held.take() else { return Ok(false) };
+        let mut args: Args = bytemuck::pod_read_unaligned(&held.args);
+        (args.sides, args.own) = (sides, own);
+        let [across, down, _] = held.grid;
+        let all: Vec<&Buffer> = held.buffers.iter().chain(buffers.iter().copied()).collect();
+        self.dispatch(kernels[usize::from(args.n > 1)], [across + sides, down, 1], &args, &all)?;
+        Ok(true)
     }
 
     fn tables_of(&mut self, products: &[Product<'_>], block: usize) -> Result<Vec<Table>> {

@@ -115,7 +115,7 @@ fn pick(api: Api, ordinal: usize) -> Result<wgpu::Adapter> {
 /// Bytes of parameters that a dispatch takes along.
 const IMMEDIATES: u32 = 64;
 /// Bindings of the largest shader whose workgroups share memory; the others take fewer.
-const FUSED_BUFFERS: u32 = 14;
+const FUSED_BUFFERS: u32 = 16;
 /// Workgroup memory of the largest shader.
 const WORKGROUP: u32 = 32 << 10;
 

@@ -73,6 +73,7 @@ fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
         "embed" => (&[EMBED], 256),
         "hc_products" | "hc_collapse" => (&[FORMATS, HC], 256),
         "dense" if kernel.flags.contains(&"PROJECT") => (&[FORMATS, ENCODE, ROW, DENSE, PROJECT], 128),
+        "dense" if kernel.flags.contains(&"JOINED") => (&[FORMATS, ENCODE, ROW, DENSE, QUERY, COMPRESSOR], 128),
         "dense" if kernel.flags.contains(&"QUERY") => (&[FORMATS, ENCODE, ROW, DENSE, QUERY], 128),
         "dense" if kernel.flags.contains(&"ROUTE") => (&[FORMATS, DENSE, ROUTER], 128),
         "dense" => (&[FORMATS, DENSE], 128),

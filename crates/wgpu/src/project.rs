@@ -81,8 +81,8 @@ pub(crate) fn project(
     let input = Matrix { data: x, stride: n_embd };
     if gpu.finishes(step.n, &products) {
         let buffers = &[&buffers[..], &[&tickets]].concat();
-        let own = bytemuck::cast(own);
-        return gpu.products(step.n, &products, input, Out::Finished(Finish { kernels: FUSED, own, stride: total, buffers }));
+        let finish = Finish { kernels: FUSED, own: bytemuck::cast(own), stride: total, waits: false, buffers };
+        return gpu.products(step.n, &products, input, Out::Finished(finish));
     }
     gpu.products(step.n, &products, input, Out::Rows(Matrix { data: &sums, stride: total }))?;
     let tasks = if w.pooled.is_some() { 3 } else { 2 };

@@ -31,7 +31,9 @@ pub(crate) fn query(
         [Some((&w.q_b, 0)), index.map(|w| (w, width))].into_iter().flatten().map(|(w, to)| Product::new(w, to)).collect();
     if gpu.finishes(step.n, &products) {
         let buffers = &[&step.rows, &rope, &q.heads, &q.index, &tickets];
-        let finish = Finish { kernels: FUSED, own: [0; 8], stride: width, buffers };
+        // Compressors do not look at queries: in a step of one row for each sequence they come along.
+        let waits = gpu.one_row_each && w.ratio != 0;
+        let finish = Finish { kernels: FUSED, own: [0; 8], stride: width, waits, buffers };
         return gpu.products(step.n, &products, input, Out::Finished(finish));
     }
     let out = Out::Rows(Matrix { data: &q.heads, stride: width });

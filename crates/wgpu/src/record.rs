@@ -18,11 +18,21 @@ pub(crate) struct Recorder {
     /// Around the next pass, if it is to be timed.
     pub(crate) timestamps: Option<Timestamps>,
     pub(crate) open: Option<(wgpu::CommandEncoder, wgpu::ComputePass<'static>)>,
+    /// A dispatch that another one may still join.
+    pub(crate) held: Option<Held>,
     /// Dispatches of the pass so far.
     pending: usize,
     /// Dispatches and submissions of the last step.
     pub(crate) dispatches: usize,
     pub(crate) submits: usize,
+}
+
+/// A dispatch that waits.
+pub(crate) struct Held {
+    pub(crate) kernel: Kernel,
+    pub(crate) grid: [u32; 3],
+    pub(crate) args: Vec<u8>,
+    pub(crate) buffers: Vec<Buffer>,
 }
 
 /// Most submissions of a step.
@@ -57,6 +67,7 @@ impl Wgpu {
         args: &[u8],
         buffers: &[&Buffer],
     ) -> Result<()> {
+        self.release()?;
         if grid.contains(&0) {
             return Ok(());
         }
@@ -99,8 +110,23 @@ impl Wgpu {
         Ok(())
     }
 
+    /// Lets a dispatch wait for one that may join it: for the next one at most.
+    pub(crate) fn hold(&mut self, held: Held) -> Result<()> {
+        self.release()?;
+        self.recorder.held = Some(held);
+        Ok(())
+    }
+
+    /// Records what waits.
+    fn release(&mut self) -> Result<()> {
+        let Some(held) = self.recorder.held.take() else { return Ok(()) };
+        let buffers: Vec<&Buffer> = held.buffers.iter().collect();
+        self.dispatch_bytes(held.kernel, held.grid, &held.args, &buffers)
+    }
+
     /// Hands what is recorded to the queue.
     pub(crate) fn flush(&mut self) -> Result<()> {
+        self.release()?;
         if let Some((mut encoder, pass)) = self.recorder.open.take() {
             drop(pass);
             if let Some(timestamps) = &self.recorder.timestamps {
@@ -115,6 +141,7 @@ impl Wgpu {
 
     /// Throws away what is recorded: a stage has failed.
     pub(crate) fn discard(&mut self) {
+        self.recorder.held = None;
         if let Some((encoder, pass)) = self.recorder.open.take() {
             drop(pass);
             drop(encoder);

@@ -43,8 +43,8 @@ pub(crate) fn route(
     let (input, stride) = (Matrix { data: x, stride: n_embd }, n_expert + 2 * ff);
     if gpu.finishes(step.n, &products) {
         let buffers = &[&buffers[..], &[&tickets]].concat();
-        let own = bytemuck::cast(own);
-        return gpu.products(step.n, &products, input, Out::Finished(Finish { kernels: FUSED, own, stride, buffers }));
+        let finish = Finish { kernels: FUSED, own: bytemuck::cast(own), stride, waits: false, buffers };
+        return gpu.products(step.n, &products, input, Out::Finished(finish));
     }
     gpu.products(step.n, &products, input, Out::Rows(Matrix { data: &sums, stride }))?;
     gpu.dispatch(ROUTE, [step.n as u32, 1 + ff.div_ceil(128) as u32, 1], &own, &buffers)
