@@ -535,7 +535,12 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let probed = Probed::new(cuda, StageClock::default());
             let model = Transformer::new(probed, gguf, None, limits, Numerics::Stored)?;
             Ok((
-                Box::new(Clocked { model, take: StageClock::take, begin: |_| (), whole: |model, batch, logits| model.forward(batch, logits).map(|()| None) }),
+                Box::new(Clocked {
+                    model,
+                    take: StageClock::take,
+                    begin: |_| (),
+                    whole: |model, batch, logits| model.forward(batch, logits).map(|()| None),
+                }),
                 Some(ceiling),
             ))
         }
@@ -554,7 +559,15 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let model = Transformer::new(Probed::new(cpu, clock), gguf, None, limits, precision.numerics())?;
             let take = |clock: &mut HostClock| Ok(std::mem::take(&mut clock.times));
             let begin = |clock: &mut HostClock| clock.last = Instant::now();
-            Ok((Box::new(Clocked { model, take, begin, whole: |model, batch, logits| model.forward(batch, logits).map(|()| None) }), None))
+            Ok((
+                Box::new(Clocked {
+                    model,
+                    take,
+                    begin,
+                    whole: |model, batch, logits| model.forward(batch, logits).map(|()| None),
+                }),
+                None,
+            ))
         }
     }
 }

@@ -101,6 +101,7 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         attention::COMBINE,
         router::ROUTE,
         experts::SUM,
+        experts::GATE_UP_IQ2,
         dense::DENSE,
         dense::DENSE_MANY,
         dense::DENSE_POST,
@@ -114,10 +115,10 @@ pub(crate) fn kernels() -> Vec<Kernel> {
     ];
     all.extend([project::FUSED, query::FUSED, router::FUSED, compressor::JOINED, compressor::BOTH_JOINED].concat());
     for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
-        let few = [experts::GATE_UP, experts::DOWN, experts::DOWN_ALL];
-        all.extend(few.map(|kernel| kernel.format(format)));
-        let kernels = [experts::GATE_UP_ROWS, experts::DOWN_ROWS];
-        all.extend(kernels.map(|kernel| kernel.format(format)));
+        let few = [experts::DOWN, experts::DOWN_ALL];
+        let gated = (format != Iq2).then_some(experts::GATE_UP); // of IQ2_XXS there is a kernel of its own
+        let rows = [experts::GATE_UP_ROWS, experts::DOWN_ROWS];
+        all.extend(few.into_iter().chain(gated).chain(rows).map(|kernel| kernel.format(format)));
     }
     all
 }

@@ -17,10 +17,7 @@ impl Timestamps {
     pub(crate) fn new(device: &Device) -> Result<Timestamps> {
         let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count: 2 };
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        Ok(Timestamps {
-            queries: device.raw.create_query_set(&descriptor),
-            resolved: device.alloc_raw(16, usage)?,
-        })
+        Ok(Timestamps { queries: device.raw.create_query_set(&descriptor), resolved: device.alloc_raw(16, usage)? })
     }
 
     pub(crate) fn writes(&self) -> wgpu::ComputePassTimestampWrites<'_> {

@@ -180,7 +180,13 @@ impl Wgpu {
 
     /// Adds `sides` workgroups of another stage in front of products that wait, if there are any: parameters and buffers behind
     /// theirs, and the kernels that are both.
-    pub(crate) fn join(&mut self, kernels: [Kernel; 2], sides: u32, own: [u32; 8], buffers: &[&Buffer]) -> Result<bool> {
+    pub(crate) fn join(
+        &mut self,
+        kernels: [Kernel; 2],
+        sides: u32,
+        own: [u32; 8],
+        buffers: &[&Buffer],
+    ) -> Result<bool> {
         let Some(held) = self.recorder.held.take() else { return Ok(false) };
         let mut args: Args = bytemuck::pod_read_unaligned(&held.args);
         (args.sides, args.own) = (sides, own);

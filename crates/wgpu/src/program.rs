@@ -62,6 +62,7 @@ const INDEXER: &str = include_str!("../shaders/indexer.wgsl");
 const ATTENTION: &str = include_str!("../shaders/attention.wgsl");
 const ROUTER: &str = include_str!("../shaders/router.wgsl");
 const EXPERTS: &str = include_str!("../shaders/experts.wgsl");
+const EXPERTS_IQ2: &str = include_str!("../shaders/experts_iq2.wgsl");
 const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
 const EXPERTS_DOWN: &str = include_str!("../shaders/experts_down.wgsl");
 const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
@@ -87,6 +88,7 @@ fn parts(kernel: Kernel) -> (&'static [&'static str], u32) {
         "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
         "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
         "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
+        "experts_iq2" => (&[FORMATS, EXPERTS_IQ2], 256),
         "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
         "experts_group" => (&[EXPERT_ROWS], 256),
         "experts_sum" => (&[EXPERTS], 256),

@@ -27,8 +27,11 @@ pub(crate) fn query(
     let index = w.index_q_b.as_ref().filter(|_| gpu.selects(step));
     let rope = gpu.rope(w.ratio);
     let tickets = gpu.scratch.tickets.clone();
-    let products: Vec<Product<'_>> =
-        [Some((&w.q_b, 0)), index.map(|w| (w, width))].into_iter().flatten().map(|(w, to)| Product::new(w, to)).collect();
+    let products: Vec<Product<'_>> = [Some((&w.q_b, 0)), index.map(|w| (w, width))]
+        .into_iter()
+        .flatten()
+        .map(|(w, to)| Product::new(w, to))
+        .collect();
     if gpu.finishes(step.n, &products) {
         let buffers = &[&step.rows, &rope, &q.heads, &q.index, &tickets];
         // Compressors do not look at queries: in a step of one row for each sequence they come along.

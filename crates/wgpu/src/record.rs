@@ -37,8 +37,9 @@ pub(crate) struct Held {
 
 /// Most submissions of a step.
 const SUBMITS: usize = 4;
-/// Dispatches of a submission that is not the last: recording them takes as long as running them.
-const FIRST: usize = 64;
+/// Dispatches of the first submission; each has twice as many as the one before, for the GPU has to be busy for as long as the
+/// next takes to record.
+const FIRST: usize = 24;
 
 impl Wgpu {
     /// Opens a step; only one in which every row is of another sequence has a key.
@@ -104,7 +105,7 @@ impl Wgpu {
         pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
         recorder.pending += 1;
         recorder.dispatches += 1;
-        if recorder.pending >= FIRST && recorder.submits + 1 < SUBMITS {
+        if recorder.submits + 1 < SUBMITS && recorder.pending >= FIRST << recorder.submits {
             self.flush()?;
         }
         Ok(())
