@@ -19,7 +19,7 @@ use ds4_testkit::{Report, Scope, Script, ScriptedModel, device_suite};
 use ds4_text::Tokenizer;
 use ds4_wgpu::{Api, Gpu, Wgpu};
 
-use crate::bench::{StageTimes, Timed};
+use crate::bench::{StageTimes, StepCounts, Timed};
 use crate::config::{Backend, DEFAULT_MODEL, ModelSource, Runtime};
 use crate::failure::usage;
 use crate::file::read_text;
@@ -495,37 +495,16 @@ impl Probe<Cpu> for HostClock {
     }
 }
 
-/// The same for stages that have to be waited for.
-struct WaitClock {
-    host: HostClock,
-    /// Dispatches so far, and before the step.
-    dispatches: usize,
-    before: usize,
-}
-
-impl Probe<Wgpu> for WaitClock {
-    fn after(
-        &mut self,
-        gpu: &mut Wgpu,
-        stage: Stage,
-        _: &Step<ds4_wgpu::Buffer>,
-        _: &mut ds4_wgpu::Buffer,
-    ) -> ds4_model::Result<()> {
-        gpu.finish()?;
-        self.dispatches = gpu.dispatches();
-        self.host.times.push((stage, self.host.last.elapsed().as_secs_f64()));
-        self.host.last = Instant::now();
-        Ok(())
-    }
-}
-
 /// A model, its clock, and how to read it.
 struct Clocked<B: Stages, P: Probe<B>> {
     model: Transformer<Probed<B, P>>,
     take: fn(&mut P) -> ds4_model::Result<StageTimes>,
     begin: fn(&mut P),
-    dispatches: fn(&P) -> Option<usize>,
+    whole: Whole<B, P>,
 }
+
+/// Runs a step that nobody looks into: its dispatches, submissions and seconds, where a device counts them.
+type Whole<B, P> = fn(&mut Transformer<Probed<B, P>>, &Batch<'_>, &mut [f32]) -> ds4_model::Result<Option<StepCounts>>;
 
 impl<B: Stages, P: Probe<B>> Timed for Clocked<B, P> {
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> ds4_model::Result<()> {
@@ -541,8 +520,8 @@ impl<B: Stages, P: Probe<B>> Timed for Clocked<B, P> {
         (self.take)(&mut self.model.backend_mut().probe)
     }
 
-    fn dispatches(&mut self) -> Option<usize> {
-        (self.dispatches)(&self.model.backend_mut().probe)
+    fn whole(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> ds4_model::Result<Option<StepCounts>> {
+        (self.whole)(&mut self.model, batch, logits)
     }
 }
 
@@ -556,19 +535,21 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let probed = Probed::new(cuda, StageClock::default());
             let model = Transformer::new(probed, gguf, None, limits, Numerics::Stored)?;
             Ok((
-                Box::new(Clocked { model, take: StageClock::take, begin: |_| (), dispatches: |_| None }),
+                Box::new(Clocked {
+                    model,
+                    take: StageClock::take,
+                    begin: |_| (),
+                    whole: |model, batch, logits| model.forward(batch, logits).map(|()| None),
+                }),
                 Some(ceiling),
             ))
         }
         Backend::Gpu(api) => {
             let gpu = Wgpu::new(&shape, limits, false, gpu_options(api, runtime))?;
-            let host = HostClock { times: Vec::new(), last: Instant::now() };
-            let clock = WaitClock { host, dispatches: 0, before: 0 };
-            let model = Transformer::new(Probed::new(gpu, clock), gguf, None, limits, Numerics::Stored)?;
-            let take = |clock: &mut WaitClock| Ok(std::mem::take(&mut clock.host.times));
-            let begin = |clock: &mut WaitClock| (clock.host.last, clock.before) = (Instant::now(), clock.dispatches);
-            let dispatches = |clock: &WaitClock| Some(clock.dispatches - clock.before);
-            Ok((Box::new(Clocked { model, take, begin, dispatches }), None))
+            let probed = Probed::new(gpu, ds4_wgpu::StageClock::default());
+            let model = Transformer::new(probed, gguf, None, limits, Numerics::Stored)?;
+            let take = |clock: &mut ds4_wgpu::StageClock| Ok(std::mem::take(&mut clock.times));
+            Ok((Box::new(Clocked { model, take, begin: |_| (), whole: whole_step }), None))
         }
         Backend::Stub(_) => Err(usage("a script cannot be measured: leave out --backend stub")),
         Backend::Cpu | Backend::Auto => {
@@ -578,9 +559,30 @@ pub(crate) fn timed(gguf: &Gguf, limits: Limits, runtime: &Runtime) -> anyhow::R
             let model = Transformer::new(Probed::new(cpu, clock), gguf, None, limits, precision.numerics())?;
             let take = |clock: &mut HostClock| Ok(std::mem::take(&mut clock.times));
             let begin = |clock: &mut HostClock| clock.last = Instant::now();
-            Ok((Box::new(Clocked { model, take, begin, dispatches: |_| None }), None))
+            Ok((
+                Box::new(Clocked {
+                    model,
+                    take,
+                    begin,
+                    whole: |model, batch, logits| model.forward(batch, logits).map(|()| None),
+                }),
+                None,
+            ))
         }
     }
+}
+
+fn whole_step(
+    model: &mut Transformer<Probed<Wgpu, ds4_wgpu::StageClock>>,
+    batch: &Batch<'_>,
+    logits: &mut [f32],
+) -> ds4_model::Result<Option<StepCounts>> {
+    model.backend_mut().probe.whole = true;
+    let outcome = model.forward(batch, logits);
+    let clock = &mut model.backend_mut().probe;
+    clock.whole = false;
+    let (dispatches, submits, seconds) = clock.counts;
+    outcome.map(|()| Some(StepCounts { dispatches, submits, seconds }))
 }
 
 /// Examines a backend by the testkit's suite; the CPU unless another was asked for.

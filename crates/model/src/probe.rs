@@ -14,6 +14,11 @@ use crate::{
 
 /// What to do behind each stage.
 pub trait Probe<B: Backend>: Send {
+    /// Called before a step, with the key that it would be recorded by.
+    fn begin(&mut self, _backend: &mut B, _key: Option<GraphKey>) -> Result<()> {
+        Ok(())
+    }
+
     /// Called after a stage with its step and the buffer it wrote last. What the probe writes there is what later stages
     /// read.
     fn after(&mut self, backend: &mut B, stage: Stage, step: &Step<B::Buffer>, out: &mut B::Buffer) -> Result<()>;
@@ -149,7 +154,8 @@ impl<B: Backend, P: Probe<B>> Backend for Probed<B, P> {
         self.inner.best(logits, n_vocab, best)
     }
 
-    fn submit(&mut self, _key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
+    fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
+        self.probe.begin(&mut self.inner, key)?;
         record(self)
     }
 

@@ -1,8 +1,11 @@
-// Products of few rows: out[row][m] = sum_k w[m][k] x[row][k]. Bound by the bytes of weights: a group of 32 lanes reads two
+// Products of few rows: out[row][m] = sum_k w[m][k] x[row][k]. Bound by the bytes of weights: a group of 32 lanes reads four
 // weight rows side by side, sixteen bytes a lane, and multiplies them with BATCH rows of x. A row's sum is made the same way
 // whatever the number of rows.
-//   grid: (blocks of 16 weight rows of all segments, ceil(n / BATCH), 1), 256 invocations
-// `dense_post` ends a sublayer: its one segment's outputs go into the streams, X'[b] = post_b y + sum_a C[a][b] X[a].
+//   grid: (blocks of 16 weight rows of all segments, ceil(n / BATCH), 1), 128 invocations
+// POST ends a sublayer: its one segment's outputs go into the streams, X'[b] = post_b y + sum_a C[a][b] X[a].
+// With FUSED the stage whose text follows makes use of the outputs in this dispatch: it stores them (`keep`), says which of them
+// belong together (`unit`: a ticket of a batch of rows and the number of outputs), and the last workgroup of a unit finishes it.
+// With JOINED the first `sides` workgroups of a batch of rows do something else.
 
 struct Segment {
     codes: u32,      // first sixteen bytes of the codes
@@ -14,7 +17,12 @@ struct Segment {
     group_rows: u32, // weight rows that share a part of x; of the whole matrix if there is but one
     group_first: u32, // weight row, of the whole matrix, that the segment begins with
 }
-struct Args { n: u32, k: u32, x_stride: u32, out_stride: u32, segments: u32, x_first: u32, pad0: u32, pad1: u32 }
+struct Args {
+    n: u32, k: u32, x_stride: u32, out_stride: u32, segments: u32, sides: u32, pad0: u32, pad1: u32,
+//if FUSED
+    own: Finish,
+//end
+}
 var<immediate> args: Args;
 
 @group(0) @binding(0) var<storage, read> segments: array<Segment>;
@@ -24,113 +32,165 @@ var<immediate> args: Args;
 //if POST
 @group(0) @binding(4) var<storage, read_write> streams: array<f32>;
 @group(0) @binding(5) var<storage, read> mix: array<f32>;
-//else
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-//end
 
-fn store(row: u32, m: u32, y: f32) {
-//if POST
-    var old: array<f32, HC>;
-    for (var h = 0u; h < HC; h += 1u) { old[h] = streams[(row * HC + h) * N_EMBD + m]; }
+fn old_streams(row: u32, m: u32) -> vec4<f32> {
+    let at = row * HC * N_EMBD + m;
+    return vec4<f32>(streams[at], streams[at + N_EMBD], streams[at + 2u * N_EMBD], streams[at + 3u * N_EMBD]);
+}
+
+fn post(row: u32, m: u32, y: f32, old: vec4<f32>) {
     for (var b = 0u; b < HC; b += 1u) {
         var v = mix[row * MIX + b] * y;
         for (var h = 0u; h < HC; h += 1u) { v = fma(mix[row * MIX + HC + h * HC + b], old[h], v); }
         streams[(row * HC + b) * N_EMBD + m] = v;
     }
+}
 //else
-    out[row * args.out_stride + m] = y;
+//if FUSED
+//else
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+fn keep(row: u32, m: u32, y: f32) { out[row * args.out_stride + m] = y; }
 //end
-}
+//end
 
-fn store_pair(segment: Segment, m: u32, row: u32, y: vec2<f32>) {
-    if (row >= args.n) { return; }
-    if (m < segment.rows) { store(row, segment.to + m, y.x); }
-    if (m + 1u < segment.rows) { store(row, segment.to + m + 1u, y.y); }
-}
-
-fn q8_step(s: vec2<f32>, a: vec4<u32>, b: vec4<u32>, d: vec2<f32>, i: u32) -> vec2<f32> {
+fn q8_step(s: vec4<f32>, a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, e: vec4<u32>, d: vec4<f32>, i: u32) -> vec4<f32> {
     let v0 = x[i]; let v1 = x[i + 1u]; let v2 = x[i + 2u]; let v3 = x[i + 3u];
-    return fma(d, vec2<f32>(q8_dot(a, v0, v1, v2, v3), q8_dot(b, v0, v1, v2, v3)), s);
+    return fma(d, vec4<f32>(q8_dot(a, v0, v1, v2, v3), q8_dot(b, v0, v1, v2, v3), q8_dot(c, v0, v1, v2, v3), q8_dot(e, v0, v1, v2, v3)), s);
 }
 
-fn f16_step(s: vec2<f32>, a: vec4<u32>, b: vec4<u32>, i: u32) -> vec2<f32> {
+fn f16_step(s: vec4<f32>, a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, e: vec4<u32>, i: u32) -> vec4<f32> {
     let v0 = x[i]; let v1 = x[i + 1u];
-    return s + vec2<f32>(f16_dot(a, v0, v1), f16_dot(b, v0, v1));
+    return s + vec4<f32>(f16_dot(a, v0, v1), f16_dot(b, v0, v1), f16_dot(c, v0, v1), f16_dot(e, v0, v1));
 }
 
-@compute @workgroup_size(256)
+fn f32_step(s: vec4<f32>, a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, e: vec4<u32>, i: u32) -> vec4<f32> {
+    let v = x[i];
+    return vec4<f32>(chain(bitcast<vec4<f32>>(a), v, s.x), chain(bitcast<vec4<f32>>(b), v, s.y),
+        chain(bitcast<vec4<f32>>(c), v, s.z), chain(bitcast<vec4<f32>>(e), v, s.w));
+}
+
+// Four scales of Q8.
+fn scales_of(a: u32, b: u32, c: u32, e: u32, odd: u32) -> vec4<f32> {
+    return vec4<f32>(half_of(a, odd), half_of(b, odd), half_of(c, odd), half_of(e, odd));
+}
+
+@compute @workgroup_size(128)
 fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-    var s = 0u;
-    while (s + 1u < args.segments && wg.x >= segments[s + 1u].first) { s += 1u; }
-    let segment = segments[s];
+//if JOINED
+    if (wg.x < args.sides) {
+        for (var r = wg.y * BATCH; r < min(wg.y * BATCH + BATCH, args.n); r += 1u) { beside(r, wg.x, tid); }
+        return;
+    }
+    let place = wg.x - args.sides;
+//else
+    let place = wg.x;
+//end
+    var which = 0u;
+    for (var i = 1u; i < args.segments; i += 1u) { which += u32(place >= segments[i].first); }
+    let segment = segments[which];
     let lane = tid & 31u;
-    let m0 = ((wg.x - segment.first) * 8u + tid / 32u) * 2u;
+    let block = 16u * (place - segment.first);
+    let own0 = block + 4u * (tid / 32u);
     let pieces = select(select(args.k / 4u, args.k / 8u, segment.format == FORMAT_F16), args.k / 16u, segment.format == FORMAT_Q8);
-    let ma = min(m0, segment.rows - 1u);
-    let mb = min(m0 + 1u, segment.rows - 1u);
-    let ca = segment.codes + ma * pieces;
-    let cb = segment.codes + mb * pieces;
-    // A group of weight rows shares its part of x; the two rows of a lane are of one group.
-    let part = (ma + segment.group_first) / segment.group_rows * (args.k / 4u);
+    // A group of weight rows shares its part of x; the four rows of a lane are of one group.
+    let part = (min(own0, segment.rows - 1u) + segment.group_first) / segment.group_rows * (args.k / 4u);
     let row = wg.y * BATCH;
+//each i 4
+    let m$i = min(own0 + $iu, segment.rows - 1u);
+    let c$i = segment.codes + m$i * pieces;
+//end
     let x0 = min(row, args.n - 1u) * args.x_stride + part;
-    var s0 = vec2<f32>();
+    var s0 = vec4<f32>();
 //if MANY
-    let x1 = min(row + 1u, args.n - 1u) * args.x_stride + part;
-    let x2 = min(row + 2u, args.n - 1u) * args.x_stride + part;
-    let x3 = min(row + 3u, args.n - 1u) * args.x_stride + part;
-    var s1 = vec2<f32>();
-    var s2 = vec2<f32>();
-    var s3 = vec2<f32>();
+//each r 3
+    let x1_$r = min(row + $ru + 1u, args.n - 1u) * args.x_stride + part;
+    var s1_$r = vec4<f32>();
+//end
+//end
+    // What a lane will store: of one batch row one of the group's outputs.
+    let own_row = row + lane / 4u;
+    let own_m = own0 + (lane & 3u);
+    let stores = lane < 4u * BATCH && own_row < args.n && own_m < segment.rows;
+//if POST
+    var old = vec4<f32>();
+    if (stores) { old = old_streams(own_row, segment.to + own_m); }
 //end
     if (segment.format == FORMAT_Q8) {
-        let da = segment.scales + ma * (args.k / 64u);
-        let db = segment.scales + mb * (args.k / 64u);
-        for (var p = lane; p < pieces; p += 32u) {
-            let wa = codes[ca + p];
-            let wb = codes[cb + p];
-            let d = vec2<f32>(half_of(words[da + p / 4u], p & 2u), half_of(words[db + p / 4u], p & 2u));
-            s0 = q8_step(s0, wa, wb, d, x0 + 4u * p);
-//if MANY
-            s1 = q8_step(s1, wa, wb, d, x1 + 4u * p);
-            s2 = q8_step(s2, wa, wb, d, x2 + 4u * p);
-            s3 = q8_step(s3, wa, wb, d, x3 + 4u * p);
+//each i 4
+        let e$i = segment.scales + m$i * (args.k / 64u);
 //end
+        // Two pieces of each row are under way at a time.
+        for (var p = lane; p < pieces; p += 64u) {
+            let more = p + 32u < pieces;
+            let p2 = select(p, p + 32u, more);
+//each i 4
+            let a$i = codes[c$i + p];
+            let d$i = words[e$i + p / 4u];
+//end
+//each i 4
+            let b$i = codes[c$i + p2];
+            let g$i = words[e$i + p2 / 4u];
+//end
+            let d = scales_of(d0, d1, d2, d3, p & 2u);
+            s0 = q8_step(s0, a0, a1, a2, a3, d, x0 + 4u * p);
+//if MANY
+//each r 3
+            s1_$r = q8_step(s1_$r, a0, a1, a2, a3, d, x1_$r + 4u * p);
+//end
+//end
+            if (more) {
+                let g = scales_of(g0, g1, g2, g3, p & 2u);
+                s0 = q8_step(s0, b0, b1, b2, b3, g, x0 + 4u * p2);
+//if MANY
+//each r 3
+                s1_$r = q8_step(s1_$r, b0, b1, b2, b3, g, x1_$r + 4u * p2);
+//end
+//end
+            }
         }
     } else if (segment.format == FORMAT_F16) {
         for (var p = lane; p < pieces; p += 32u) {
-            let wa = codes[ca + p];
-            let wb = codes[cb + p];
-            s0 = f16_step(s0, wa, wb, x0 + 2u * p);
+//each i 4
+            let a$i = codes[c$i + p];
+//end
+            s0 = f16_step(s0, a0, a1, a2, a3, x0 + 2u * p);
 //if MANY
-            s1 = f16_step(s1, wa, wb, x1 + 2u * p);
-            s2 = f16_step(s2, wa, wb, x2 + 2u * p);
-            s3 = f16_step(s3, wa, wb, x3 + 2u * p);
+//each r 3
+            s1_$r = f16_step(s1_$r, a0, a1, a2, a3, x1_$r + 2u * p);
+//end
 //end
         }
     } else {
         for (var p = lane; p < pieces; p += 32u) {
-            let wa = bitcast<vec4<f32>>(codes[ca + p]);
-            let wb = bitcast<vec4<f32>>(codes[cb + p]);
-            s0 = vec2<f32>(chain(wa, x[x0 + p], s0.x), chain(wb, x[x0 + p], s0.y));
+//each i 4
+            let a$i = codes[c$i + p];
+//end
+            s0 = f32_step(s0, a0, a1, a2, a3, x0 + p);
 //if MANY
-            s1 = vec2<f32>(chain(wa, x[x1 + p], s1.x), chain(wb, x[x1 + p], s1.y));
-            s2 = vec2<f32>(chain(wa, x[x2 + p], s2.x), chain(wb, x[x2 + p], s2.y));
-            s3 = vec2<f32>(chain(wa, x[x3 + p], s3.x), chain(wb, x[x3 + p], s3.y));
+//each r 3
+            s1_$r = f32_step(s1_$r, a0, a1, a2, a3, x1_$r + p);
+//end
 //end
         }
     }
+    var y = lane_sum4(s0, tid);
 //if MANY
-    let first = first_sum4(vec4<f32>(s0, s1), tid);
-    let second = first_sum4(vec4<f32>(s2, s3), tid);
-    if (lane == 0u) {
-        store_pair(segment, m0, row, first.xy);
-        store_pair(segment, m0, row + 1u, first.zw);
-        store_pair(segment, m0, row + 2u, second.xy);
-        store_pair(segment, m0, row + 3u, second.zw);
-    }
+//each r 3
+    let t1_$r = lane_sum4(s1_$r, tid);
+    if (lane / 4u == $ru + 1u) { y = t1_$r; }
+//end
+//end
+    if (stores) {
+//if POST
+        post(own_row, segment.to + own_m, y[lane & 3u], old);
 //else
-    let first = first_sum4(vec4<f32>(s0, 0.0, 0.0), tid);
-    if (lane == 0u) { store_pair(segment, m0, row, first.xy); }
+        keep(own_row, segment.to + own_m, y[lane & 3u]);
+//end
+    }
+//if FUSED
+    let together = unit(segment.to + block);
+    if (together.y == 0u || !is_last(wg.y * UNITS + together.x, min(16u, segment.rows - block), together.y, tid)) { return; }
+    for (var r = row; r < min(row + BATCH, args.n); r += 1u) { finish(r, together.x, tid); }
 //end
 }

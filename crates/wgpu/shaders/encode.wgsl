@@ -23,15 +23,14 @@ fn e4m3_code(v: f32) -> u32 {
     return sign | min(code, 0x7eu);
 }
 
-fn e4m3_value(code: u32) -> f32 {
-    let m = code & 0x7fu;
-    let v = select(bitcast<f32>((m << 20u) + (120u << 23u)), f32(m) * 0.001953125, m < 8u);
-    return select(v, -v, (code & 0x80u) != 0u);
-}
+// The four values of a word in units of E4M3_UNIT: a code is a float16 whose exponent has another bias.
+const E4M3_UNIT = 256.0;
 
-// Four codes of a word.
-fn e4m3_values(w: u32) -> vec4<f32> {
-    return vec4<f32>(e4m3_value(w & 0xffu), e4m3_value((w >> 8u) & 0xffu), e4m3_value((w >> 16u) & 0xffu), e4m3_value(w >> 24u));
+fn e4m3_units(w: u32) -> vec4<f32> {
+    let even = w << 8u;
+    let a = unpack2x16float(((even >> 1u) & 0x3f803f80u) | (even & 0x80008000u));
+    let b = unpack2x16float(((w >> 1u) & 0x3f803f80u) | (w & 0x80008000u));
+    return vec4<f32>(a.x, b.x, a.y, b.y);
 }
 
 fn e2m1_exponent(largest: f32) -> i32 { return clamp(ceil_log2(max(largest, 6.0 * exp2_of(-126)) * (1.0 / 6.0)), -127, 127); }

@@ -1,6 +1,6 @@
 // The second half of the experts of few rows in one dispatch, where a binding holds all of them: for each output of a row the down
 // products of its choices, in routing order, the shared expert's, and the hyper-connection post step.
-//   grid: (N_EMBD / 8, rows, 1), 256 invocations: a group of 32 lanes has one output
+//   grid: (N_EMBD / 16, rows, 1), 256 invocations: a group of 32 lanes has two outputs, which share what is read of x
 
 struct Args { codes: u32, scales: u32, shared_codes: u32, shared_scales: u32, shared_format: u32, pad0: u32, pad1: u32, pad2: u32 }
 var<immediate> args: Args;
@@ -53,20 +53,25 @@ fn experts_down(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_
 //end
     let lane = tid & 31u;
     let row = wg.y;
-    let d = 8u * wg.x + tid / 32u;
-    var share = 0.0;
+    let d = 16u * wg.x + 2u * (tid / 32u);
+    // The first lanes store an output each; what they need besides is fetched before the products.
+    var old = vec4<f32>();
+    let own = row * HC * N_EMBD + d + lane;
+    if (lane < 2u) { old = vec4<f32>(streams[own], streams[own + N_EMBD], streams[own + 2u * N_EMBD], streams[own + 3u * N_EMBD]); }
+    var share = vec2<f32>(shared_part(row, d, lane), shared_part(row, d + 1u, lane));
     for (var k = 0u; k < N_USED; k += 1u) {
         let pair = row * N_USED + k;
         let m = ids[pair] * N_EMBD + d;
-        for (var p = lane; p < PIECES; p += 32u) { share += dot_words(args.codes, args.scales, m, p, pair * (K / 4u)); }
+        for (var p = lane; p < PIECES; p += 32u) {
+            let at = pair * (K / 4u);
+            share += vec2<f32>(dot_words(args.codes, args.scales, m, p, at), dot_words(args.codes, args.scales, m + 1u, p, at));
+        }
     }
-    let y = first_sum4(vec4<f32>(share + shared_part(row, d, lane)), tid).x;
-    if (lane == 0u) {
-        let old = vec4<f32>(streams[row * HC * N_EMBD + d], streams[(row * HC + 1u) * N_EMBD + d],
-            streams[(row * HC + 2u) * N_EMBD + d], streams[(row * HC + 3u) * N_EMBD + d]);
+    let y = lane_sum4(vec4<f32>(share, 0.0, 0.0), tid)[lane & 1u];
+    if (lane < 2u) {
         for (var b = 0u; b < HC; b += 1u) {
             let at = row * MIX + HC + b;
-            streams[(row * HC + b) * N_EMBD + d] = fma(mix[at + 12u], old.w,
+            streams[own + b * N_EMBD] = fma(mix[at + 12u], old.w,
                 fma(mix[at + 8u], old.z, fma(mix[at + 4u], old.y, fma(mix[at], old.x, mix[row * MIX + b] * y))));
         }
     }

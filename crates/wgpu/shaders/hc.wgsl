@@ -106,9 +106,8 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
         partial[(row * PARTS + wg.x) * 32u + tid] = sum;
     }
 //if FUSED
-    if (!is_last(row, PARTS, tid)) { return; }
+    if (!is_last(row, 1u, PARTS, tid)) { return; }
     collapse(row, tid);
-    if (OUTPUTS > HC && tid == 0u) { write_mix(row); }
 //end
 }
 //end
@@ -177,6 +176,9 @@ fn collapse(row: u32, tid: u32) {
     sum_parts(row, tid);
     var pre: array<f32, HC>;
     for (var h = 0u; h < HC; h += 1u) { pre[h] = sigmoid(m[h] * values[args.scale] + values[args.base + h]) + HC_EPS; }
+//if FUSED
+    if (OUTPUTS > HC && tid == 255u) { write_mix(row); } // while the others wait for the streams
+//end
     const CHUNKS = (N_EMBD / 4u + 255u) / 256u;
     var y: array<vec4<f32>, CHUNKS>;
     var squares = 0.0;

@@ -1,5 +1,6 @@
 // select: score(c) = sum_h w_h max(0, q_h . key_c) for every visible row, then the exact TOP_K of each query, ascending, ties to
-// the lower row (model.md 7). Queries that see no more than TOP_K rows are left alone.
+// the lower row (model.md 7). Queries that see no more than TOP_K rows are left alone. With FUSED the last workgroup of a row that
+// scores chooses as well.
 
 struct Args { per_slot: u32, stride: u32, first_row: u32, pad: u32 } // scores [row - first_row][stride]
 var<immediate> args: Args;
@@ -15,7 +16,13 @@ fn candidates(row: u32) -> u32 {
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weights: array<f32>;
 @group(0) @binding(3) var<storage, read> keys: array<u32>;
+//if FUSED
+@coherent @group(0) @binding(4) var<storage, read_write> scores: array<f32>;
+@group(0) @binding(5) var<storage, read_write> selected: array<u32>;
+@group(0) @binding(6) var<storage, read_write> tickets: array<atomic<u32>>;
+//else
 @group(0) @binding(4) var<storage, read_write> scores: array<f32>;
+//end
 
 const KEY_STRIDE = 33u; // fours of a key, and one more so that lanes fall into different banks
 var<workgroup> decoded: array<vec4<f32>, 32u * KEY_STRIDE>;
@@ -55,25 +62,27 @@ fn index_score(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
         for (var i = 0u; i < 8u; i += 1u) { total += shares[32u * i + tid]; }
         scores[wg.y * args.stride + 32u * wg.x + tid] = total;
     }
+//if FUSED
+    if (is_last(row, 1u, (n + 31u) / 32u, tid)) { choose(row, n, wg.y * args.stride, tid); }
+//end
 }
 //else
-@group(0) @binding(1) var<storage, read> scores: array<u32>;
+@group(0) @binding(1) var<storage, read> scores: array<f32>;
 @group(0) @binding(2) var<storage, read_write> selected: array<u32>;
-
+//end
+//if CHOOSE
 var<workgroup> histogram: array<atomic<u32>, 256>;
 var<workgroup> counts: array<vec2<u32>, 256>;
 var<workgroup> chosen: vec2<u32>; // digits of the threshold so far, and how many of its equals are still wanted
 
 // Larger scores have larger keys.
-fn order_of(bits: u32) -> u32 { return select(bits | 0x80000000u, ~bits, (bits >> 31u) != 0u); }
+fn order_of(score: f32) -> u32 {
+    let bits = bitcast<u32>(score);
+    return select(bits | 0x80000000u, ~bits, (bits >> 31u) != 0u);
+}
 
-// grid: (1, rows, 1), 256 invocations: the TOP_K-th largest key is found digit by digit, then each invocation gathers its stretch
-@compute @workgroup_size(256)
-fn index_choose(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-    let row = args.first_row + wg.y;
-    let n = candidates(row);
-    if (n == 0u) { return; }
-    let src = wg.y * args.stride;
+// 256 invocations: the TOP_K-th largest key is found digit by digit, then each invocation gathers its stretch
+fn choose(row: u32, n: u32, src: u32, tid: u32) {
     if (tid == 0u) { chosen = vec2<u32>(0u, TOP_K); }
     for (var digit = 0u; digit < 4u; digit += 1u) {
         let shift = 24u - 8u * digit;
@@ -116,4 +125,14 @@ fn index_choose(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_
         before += vec2<u32>(u32(key > threshold), u32(equal));
     }
 }
+//if SCORE
+//else
+// grid: (1, rows, 1)
+@compute @workgroup_size(256)
+fn index_choose(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    let row = args.first_row + wg.y;
+    let n = candidates(row);
+    if (n != 0u) { choose(row, n, wg.y * args.stride, tid); }
+}
+//end
 //end

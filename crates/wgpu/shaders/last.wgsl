@@ -3,10 +3,11 @@
 // whole device, which Vulkan promises and Metal does not. Whose turn it is makes no difference to any sum.
 var<workgroup> arrived: u32;
 
-fn is_last(ticket: u32, count: u32, tid: u32) -> bool {
+// `own` of the `count` that share the ticket are this workgroup's.
+fn is_last(ticket: u32, own: u32, count: u32, tid: u32) -> bool {
     storageBarrier();
     if (tid == 0u) {
-        arrived = atomicAdd(&tickets[ticket], 1u) + 1u;
+        arrived = atomicAdd(&tickets[ticket], own) + own;
         if (arrived == count) { atomicStore(&tickets[ticket], 0u); } // for the next dispatch
     }
     workgroupBarrier();

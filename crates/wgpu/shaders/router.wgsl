@@ -1,47 +1,56 @@
 // route: which experts a token goes to and how much each counts, and the shared expert's gated middle (model.md 8).
-//   grid: (rows, 1 + ceil(FF / 256), 1), 256 invocations: the choice, then 256 values each of the shared expert's middle
-// Sums of a row: router logits [N_EXPERT], shared gate [FF], shared up [FF].
+//   unit 0: the choice        1 and up: sixteen values each of the shared expert's middle
+// Outputs of a row: router logits [N_EXPERT], shared gate [FF], shared up [FF].
+//   grid: (rows, 1 + FF / 128, 1), 128 invocations: the choice, then the middle; with FUSED this is a part of `dense`
 
-struct Args { choice: u32, hashed: u32, clamp_at: f32, pad: u32 } // first value of the bias, or first id of the table
-var<immediate> args: Args;
+// First value of the bias, or first id of the table.
+struct Finish { choice: u32, hashed: u32, clamp_at: f32, pad0: u32, pad1: u32, pad2: u32, pad3: u32, pad4: u32 }
 
 const MIN_TOTAL = 6.103515625e-5; // floor of the sum of the chosen scores
 const TOTAL = N_EXPERT + 2u * FF;
 
+//if FUSED
+@group(0) @binding(4) var<storage, read> step: array<StepRow>;
+@coherent @group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(6) var<storage, read> choice: array<u32>;
+@group(0) @binding(7) var<storage, read_write> ids: array<u32>;
+@group(0) @binding(8) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(9) var<storage, read_write> shared_mid: array<f32>;
+@group(0) @binding(10) var<storage, read_write> tickets: array<atomic<u32>>;
+//else
+struct Args { own: Finish }
+var<immediate> args: Args;
+
 @group(0) @binding(0) var<storage, read> step: array<StepRow>;
-@group(0) @binding(1) var<storage, read> sums: array<f32>;
+@group(0) @binding(1) var<storage, read> out: array<f32>;
 @group(0) @binding(2) var<storage, read> choice: array<u32>;
 @group(0) @binding(3) var<storage, read_write> ids: array<u32>;
 @group(0) @binding(4) var<storage, read_write> weights: array<f32>;
 @group(0) @binding(5) var<storage, read_write> shared_mid: array<f32>;
+//end
 
 var<workgroup> scores: array<f32, N_EXPERT>;
 var<workgroup> biased: array<f32, N_EXPERT>;
 var<workgroup> best: array<u32, N_USED>;
 
-@compute @workgroup_size(256)
-fn route(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
-    let row = wg.x;
-    if (wg.y > 0u) {
-        let i = 256u * (wg.y - 1u) + tid;
-        if (i < FF) {
-            let at = row * TOTAL + N_EXPERT + i;
-            shared_mid[row * FF + i] = swiglu(sums[at], sums[at + FF], args.clamp_at);
-        }
-        return;
-    }
-    for (var e = tid; e < N_EXPERT; e += 256u) {
-        let score = sqrt(softplus(sums[row * TOTAL + e]));
+fn finish_middle(row: u32, i: u32) {
+    let at = row * TOTAL + N_EXPERT + i;
+    shared_mid[row * FF + i] = swiglu(out[at], out[at + FF], args.own.clamp_at);
+}
+
+fn finish_choice(row: u32, tid: u32) {
+    for (var e = tid; e < N_EXPERT; e += 128u) {
+        let score = sqrt(softplus(out[row * TOTAL + e]));
         scores[e] = score;
         biased[e] = score;
-        if (args.hashed == 0u) { biased[e] += bitcast<f32>(choice[args.choice + e]); }
+        if (args.own.hashed == 0u) { biased[e] += bitcast<f32>(choice[args.own.choice + e]); }
     }
     workgroupBarrier();
-    if (args.hashed != 0u) {
-        if (tid < N_USED) { best[tid] = choice[args.choice + step[row].token * N_USED + tid]; }
+    if (args.own.hashed != 0u) {
+        if (tid < N_USED) { best[tid] = choice[args.own.choice + step[row].token * N_USED + tid]; }
     } else {
         // An expert's place is the number of better ones; equal sums go to the lower id.
-        for (var e = tid; e < N_EXPERT; e += 256u) {
+        for (var e = tid; e < N_EXPERT; e += 128u) {
             let own = biased[e];
             var place = 0u;
             for (var other = 0u; other < N_EXPERT; other += 1u) {
@@ -57,4 +66,25 @@ fn route(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
         ids[row * N_USED + tid] = best[tid];
         weights[row * N_USED + tid] = scores[best[tid]] / max(total, MIN_TOTAL) * EXPERT_SCALE;
     }
+    workgroupBarrier(); // the next row's scores take their place
 }
+
+//if FUSED
+const UNITS = 1u + FF / 16u;
+
+fn unit(m: u32) -> vec2<u32> {
+    if (m < N_EXPERT) { return vec2<u32>(0u, N_EXPERT); }
+    return vec2<u32>(1u + (m - N_EXPERT) % FF / 16u, 32u);
+}
+
+fn keep(row: u32, m: u32, y: f32) { out[row * TOTAL + m] = y; }
+
+fn finish(row: u32, which: u32, tid: u32) {
+    if (which == 0u) { finish_choice(row, tid); } else if (tid < 16u) { finish_middle(row, 16u * (which - 1u) + tid); }
+}
+//else
+@compute @workgroup_size(128)
+fn route(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    if (wg.y == 0u) { finish_choice(wg.x, tid); } else { finish_middle(wg.x, 128u * (wg.y - 1u) + tid); }
+}
+//end

@@ -5,9 +5,9 @@ var<workgroup> exponents: array<u32, 8>;
 var<workgroup> row_codes: array<u32, 128>;
 
 // Rotates values 4 tid .. + 3 of a vector of `width` if they belong to its tail.
-fn rotate4(v: vec4<f32>, at: u32, width: u32, frequencies: u32, pos: u32) -> vec4<f32> {
+fn rotate4(v: vec4<f32>, at: u32, width: u32, pos: u32) -> vec4<f32> {
     if (at < width - ROT) { return v; }
-    let pair = frequencies + (at - (width - ROT)) / 2u;
+    let pair = (at - (width - ROT)) / 2u;
     return vec4<f32>(rotated(v.xy, rope[pair], pos), rotated(v.zw, rope[pair + 1u], pos));
 }
 
@@ -78,8 +78,8 @@ fn round_e2m1(v: f32, tid: u32) -> f32 {
     return e2m1_value(e2m1_code(v * exp2_of(-e))) * exp2_of(e);
 }
 
-//if CACHE
-// Rounds and stores an index row at word `to` of `cache`.
+//if INDEX_CACHE
+// Rounds and stores an index row at word `to` of `index_cache`.
 fn encode_index_row(v: f32, to: u32, tid: u32) {
     let e = e2m1_block(v, tid);
     row_codes[tid] = e2m1_code(v * exp2_of(-e));
@@ -88,9 +88,9 @@ fn encode_index_row(v: f32, to: u32, tid: u32) {
     if (tid < 16u) {
         var word = 0u;
         for (var i = 0u; i < 8u; i += 1u) { word |= row_codes[8u * tid + i] << (4u * i); }
-        cache[to + tid] = word;
+        index_cache[to + tid] = word;
     } else if (tid == 16u) {
-        cache[to + 16u] = exponents[0] | (exponents[1] << 8u) | (exponents[2] << 16u) | (exponents[3] << 24u);
+        index_cache[to + 16u] = exponents[0] | (exponents[1] << 8u) | (exponents[2] << 16u) | (exponents[3] << 24u);
     }
 }
 //end

@@ -28,12 +28,14 @@ pub(crate) const FUSED: Kernel = Kernel::new("attend", &["SPLIT", "COMBINE", "FU
 
 pub(crate) const ROWS: Kernel = Kernel::new("attend_rows", &[]);
 
-/// Visible rows of a part in a small step; in a long one a row's heads are enough work to share out.
-const PART: usize = 64;
+/// Most parts of a row in a small step, and the fewest visible rows of one; in a long step a row's heads are enough work to
+/// share out. How many there are follows from the row's position (`part_rows` in `attention.wgsl`).
+const PARTS: usize = 32;
+const PART: usize = 16;
 /// Sums that are held at a time, if one row has not more.
 const FLOATS: usize = 32 << 20;
 /// Heads of a workgroup, and of one of the kernel with cooperative matrices.
-const HEADS: usize = 8;
+const HEADS: usize = 4;
 const MATRIX_HEADS: usize = 32;
 
 /// Rows that a query at the end of the context sees.
@@ -44,13 +46,13 @@ fn visible(s: &Shape, ratio: u32, context: u32) -> usize {
 }
 
 fn row_floats(s: &Shape, parts: usize) -> usize {
-    parts * s.n_head * (s.head_dim + 2)
+    parts * s.n_head * (s.head_dim + 4)
 }
 
 /// Floats of sums for the longest context.
 pub(crate) fn scratch(s: &Shape, limits: Limits, binding: u64) -> usize {
     let longest = s.ratios.iter().map(|&ratio| visible(s, ratio, limits.context)).max().unwrap_or(1);
-    let one = row_floats(s, longest.div_ceil(PART).max(1));
+    let one = row_floats(s, longest.div_ceil(PART).clamp(1, PARTS));
     (limits.max_rows as usize * one).min(FLOATS.min((binding / 4) as usize).max(one))
 }
 
@@ -64,9 +66,8 @@ pub(crate) fn attend(
 ) -> Result<()> {
     let ratio = kv.compressed.as_ref().map_or(0, |c| c.ratio);
     let longest = visible(&gpu.shape, ratio, step.context);
-    let per_part = if small(step.n) { PART } else { longest };
-    let parts = longest.div_ceil(per_part);
-    let n_head = gpu.shape.n_head;
+    let (parts, per_part) = if small(step.n) { (longest.div_ceil(PART).min(PARTS), 0) } else { (1, longest) };
+    let groups = gpu.shape.n_head.div_ceil(HEADS) as u32;
     let sums = gpu.scratch.parts.clone();
     let at_once = (sums.bytes / 4 / row_floats(&gpu.shape, parts)).max(1);
     let rows = kv.compressed.as_ref().map_or(&kv.window, |c| &c.rows);
@@ -82,14 +83,14 @@ pub(crate) fn attend(
         rope: 0,
     };
     if !small(step.n) && gpu.device.abilities.paths.matrices.is_some() {
-        let grid = [n_head.div_ceil(MATRIX_HEADS) as u32, step.n as u32, 1];
+        let grid = [gpu.shape.n_head.div_ceil(MATRIX_HEADS) as u32, step.n as u32, 1];
         let buffers = [&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &values, &rope, heads];
         return gpu.dispatch(ROWS, grid, &args(0), &buffers);
     }
     for first in (0..step.n).step_by(at_once) {
         let n = at_once.min(step.n - first) as u32;
         let args = args(first);
-        let grid = [parts as u32, n_head.div_ceil(HEADS) as u32, n];
+        let grid = [parts as u32, groups, n];
         let mut buffers = vec![&step.rows, &q.heads, &kv.window.data, &rows.data, selected, &sums];
         if gpu.device.abilities.coherent {
             let tickets = gpu.scratch.tickets.clone();
@@ -98,7 +99,7 @@ pub(crate) fn attend(
             continue;
         }
         gpu.dispatch(ATTEND, grid, &args, &buffers)?;
-        gpu.dispatch(COMBINE, [n_head as u32, n, 1], &args, &[&step.rows, &sums, &values, &rope, heads])?;
+        gpu.dispatch(COMBINE, [groups, n, 1], &args, &[&step.rows, &sums, &values, &rope, heads])?;
     }
     Ok(())
 }

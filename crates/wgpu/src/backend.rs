@@ -79,7 +79,7 @@ pub struct Wgpu {
     /// Whether the step has at most one row of each sequence.
     pub(crate) one_row_each: bool,
     rope: [Buffer; 2],
-    landing: wgpu::Buffer,
+    pub(crate) landing: wgpu::Buffer,
     bounce: Buffer,
 }
 
@@ -104,13 +104,15 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         query::QUERY,
         compressor::APPEND,
         compressor::KEEP,
-        compressor::INDEX_APPEND,
-        compressor::INDEX_KEEP,
+        compressor::BOTH_APPEND,
+        compressor::BOTH_KEEP,
         indexer::SCORE,
         indexer::CHOOSE,
+        indexer::FUSED,
         attention::ATTEND,
         attention::COMBINE,
         router::ROUTE,
+        experts::GATE_UP_IQ2,
         dense::DENSE,
         dense::DENSE_MANY,
         dense::DENSE_POST,
@@ -123,11 +125,12 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         draft::NORM,
         draft::ADD,
     ];
+    all.extend([project::FUSED, query::FUSED, router::FUSED, compressor::JOINED, compressor::BOTH_JOINED].concat());
     for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
-        let few = [experts::GATE_UP, experts::DOWN, experts::DOWN_ALL];
-        all.extend(few.map(|kernel| kernel.format(format)));
-        let kernels = [experts::GATE_UP_ROWS, experts::DOWN_ROWS];
-        all.extend(kernels.map(|kernel| kernel.format(format)));
+        let few = [experts::DOWN, experts::DOWN_ALL];
+        let gated = (format != Iq2).then_some(experts::GATE_UP); // of IQ2_XXS there is a kernel of its own
+        let rows = [experts::GATE_UP_ROWS, experts::DOWN_ROWS];
+        all.extend(few.into_iter().chain(gated).chain(rows).map(|kernel| kernel.format(format)));
     }
     all
 }
@@ -195,11 +198,6 @@ impl Wgpu {
         self.flush()?;
         self.device.wait()
     }
-
-    /// Dispatches since the last submission of a whole step began: all of them where stages run one by one.
-    pub fn dispatches(&self) -> usize {
-        self.recorder.dispatches
-    }
 }
 
 /// The sizes that shaders are written for.
@@ -240,10 +238,12 @@ impl Backend for Wgpu {
     }
 
     fn write(&mut self, dst: &mut Buffer, at: usize, src: &[u8]) -> Result<()> {
+        self.flush()?;
         self.device.write(dst, at, src)
     }
 
     fn read(&mut self, src: &Buffer, at: usize, dst: &mut [u8]) -> Result<()> {
+        self.flush()?;
         self.device.read(&self.landing, src, at, dst)
     }
 
@@ -261,8 +261,7 @@ impl Backend for Wgpu {
 
     fn submit(&mut self, key: Option<GraphKey>, record: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         self.device.check()?;
-        self.begin();
-        self.one_row_each = key.is_some();
+        self.begin(key);
         let recorded = record(self);
         self.one_row_each = false;
         if recorded.is_err() {

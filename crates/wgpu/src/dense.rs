@@ -8,6 +8,7 @@ use ds4_model::Result;
 use crate::backend::{SMALL, Wgpu};
 use crate::device::Buffer;
 use crate::program::{BATCH, Kernel};
+use crate::record::Held;
 use crate::weight::Weight;
 
 /// A matrix and what becomes of its product.
@@ -41,6 +42,21 @@ pub(crate) enum Out<'a> {
         streams: &'a Buffer,
         mix: &'a Buffer,
     },
+    /// To a stage that makes use of them in the same dispatch.
+    Finished(Finish<'a>),
+}
+
+/// What a stage's text behind `dense.wgsl` needs; see [`Wgpu::finishes`].
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// For one row and for several.
+    pub(crate) kernels: [Kernel; 2],
+    pub(crate) own: [u32; 8],
+    pub(crate) stride: usize,
+    /// Whether another stage is to join the dispatch, if it is one.
+    pub(crate) waits: bool,
+    /// In the order of its bindings, from 4 on.
+    pub(crate) buffers: &'a [&'a Buffer],
 }
 
 /// As `Segment` in `dense.wgsl`.
@@ -66,8 +82,9 @@ struct Args {
     x_stride: u32,
     out_stride: u32,
     segments: u32,
-    x_first: u32,
+    sides: u32,
     pad: [u32; 2],
+    own: [u32; 8],
 }
 
 pub(crate) const DENSE: Kernel = Kernel::new("dense", &[]);
@@ -109,6 +126,12 @@ pub(crate) struct Tables {
 }
 
 impl Wgpu {
+    /// Whether a stage can make use of these products in the dispatch that makes them: its workgroups read what others have
+    /// written, and a block of weight rows has to be of one unit.
+    pub(crate) fn finishes(&self, n: usize, products: &[Product<'_>]) -> bool {
+        self.device.abilities.coherent && n <= SMALL && products.iter().all(|p| p.w.parts.len() == 1)
+    }
+
     /// `out[row][to + m] = sum_k w[m][k] x[row][k]` for every product and `n` rows.
     pub(crate) fn products(&mut self, n: usize, products: &[Product<'_>], x: Matrix<'_>, out: Out<'_>) -> Result<()> {
         // A tile serves one part of the input: of narrow groups the streaming kernels make long products too.
@@ -136,6 +159,7 @@ impl Wgpu {
             (Out::Rows(rows), _) => (DENSE_MANY, rows.stride),
             (Out::Post { .. }, 1) => (DENSE_POST, 0),
             (Out::Post { .. }, _) => (DENSE_POST_MANY, 0),
+            (Out::Finished(stage), n) => (stage.kernels[usize::from(n > 1)], stage.stride),
         };
         for table in &tables {
             let args = Args {
@@ -144,18 +168,45 @@ impl Wgpu {
                 x_stride: (x.stride / 4) as u32,
                 out_stride: stride as u32,
                 segments: table.count,
-                x_first: 0,
+                sides: 0,
                 pad: [0; 2],
+                own: if let Out::Finished(stage) = out { stage.own } else { [0; 8] },
             };
+            let used = if matches!(out, Out::Finished(_)) { size_of::<Args>() } else { size_of::<Args>() - 32 };
             let grid = [table.blocks, (n as u32).div_ceil(batch), 1];
             let mut buffers = vec![&table.segments, &table.weights, &table.weights, x.data];
             match out {
                 Out::Rows(rows) => buffers.push(rows.data),
                 Out::Post { streams, mix } => buffers.extend([streams, mix]),
+                Out::Finished(stage) => buffers.extend(stage.buffers),
             }
-            self.dispatch(kernel, grid, &args, &buffers)?;
+            let args = &bytemuck::bytes_of(&args)[..used];
+            if let (Out::Finished(Finish { waits: true, .. }), [_]) = (out, tables.as_slice()) {
+                let buffers = buffers.into_iter().cloned().collect();
+                self.hold(Held { kernel, grid, args: args.to_vec(), buffers })?;
+                continue;
+            }
+            self.dispatch_bytes(kernel, grid, args, &buffers)?;
         }
         Ok(())
+    }
+
+    /// Adds `sides` workgroups of another stage in front of products that wait, if there are any: parameters and buffers behind
+    /// theirs, and the kernels that are both.
+    pub(crate) fn join(
+        &mut self,
+        kernels: [Kernel; 2],
+        sides: u32,
+        own: [u32; 8],
+        buffers: &[&Buffer],
+    ) -> Result<bool> {
+        let Some(held) = self.recorder.held.take() else { return Ok(false) };
+        let mut args: Args = bytemuck::pod_read_unaligned(&held.args);
+        (args.sides, args.own) = (sides, own);
+        let [across, down, _] = held.grid;
+        let all: Vec<&Buffer> = held.buffers.iter().chain(buffers.iter().copied()).collect();
+        self.dispatch(kernels[usize::from(args.n > 1)], [across + sides, down, 1], &args, &all)?;
+        Ok(true)
     }
 
     fn tables_of(&mut self, products: &[Product<'_>], block: usize) -> Result<Vec<Table>> {

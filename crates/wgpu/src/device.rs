@@ -116,6 +116,8 @@ fn pick(api: Api, ordinal: usize) -> Result<wgpu::Adapter> {
 
 /// Bytes of parameters that a dispatch takes along.
 const IMMEDIATES: u32 = 64;
+/// Bindings of the largest shader whose workgroups share memory; the others take fewer.
+const FUSED_BUFFERS: u32 = 16;
 /// Workgroup memory of the largest shader.
 const WORKGROUP: u32 = 32 << 10;
 
@@ -167,6 +169,8 @@ pub(crate) struct Abilities {
     pub(crate) paths: Paths,
     /// Workgroups of a dispatch can read what others of it have written.
     pub(crate) coherent: bool,
+    /// Compute passes can be timed.
+    pub(crate) timestamps: bool,
     /// Most bytes of a storage binding, a multiple of 256.
     pub(crate) binding: u64,
     /// Most bytes of weights in a binding.
@@ -207,8 +211,13 @@ impl Device {
         let name = info.name.clone();
         needs(&adapter).map_err(|what| failed(&name, what))?;
         let has = adapter.features();
-        let wanted = Features::IMMEDIATES | (has & (Features::SUBGROUP | Features::MEMORY_DECORATION_COHERENT));
-        let coherent = api == Api::Vulkan && has.contains(Features::MEMORY_DECORATION_COHERENT) && !without.coherent;
+        let useful = Features::SUBGROUP | Features::MEMORY_DECORATION_COHERENT | Features::TIMESTAMP_QUERY;
+        let wanted = Features::IMMEDIATES | (has & useful);
+        let timestamps = has.contains(Features::TIMESTAMP_QUERY);
+        let coherent = api == Api::Vulkan
+            && has.contains(Features::MEMORY_DECORATION_COHERENT)
+            && adapter.limits().max_storage_buffers_per_shader_stage >= FUSED_BUFFERS
+            && !without.coherent;
         let limits = Limits { max_immediate_size: IMMEDIATES, ..adapter.limits() };
         let subgroups = has.contains(Features::SUBGROUP) && lanes(api, &info) == Some(32) && !without.subgroups;
         let matrices = if without.matrices { None } else { matrices(api, &adapter) };
@@ -234,13 +243,8 @@ impl Device {
                 keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
             }
         });
-        Ok(Device {
-            name,
-            raw: device,
-            queue,
-            abilities: Abilities { paths: Paths { subgroups, matrices }, coherent, binding, weights },
-            fault,
-        })
+        let abilities = Abilities { paths: Paths { subgroups, matrices }, coherent, timestamps, binding, weights };
+        Ok(Device { name, raw: device, queue, abilities, fault })
     }
 
     /// An error of this device.
@@ -265,12 +269,11 @@ impl Device {
                 format!("{size} bytes in one piece, the adapter binds at most {most}: use a shorter context (-c)");
             return Err(self.error(what));
         }
-        self.alloc_raw(size)
+        self.alloc_raw(size, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST)
     }
 
-    fn alloc_raw(&self, size: u64) -> Result<Buffer> {
+    pub(crate) fn alloc_raw(&self, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let raw =
             self.raw.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
         self.check()?;

@@ -34,6 +34,7 @@ struct DownArgs {
 }
 
 pub(crate) const GATE_UP: Kernel = Kernel::new("experts", &["GATED"]);
+pub(crate) const GATE_UP_IQ2: Kernel = Kernel::new("experts_iq2", &[]);
 pub(crate) const DOWN: Kernel = Kernel::new("experts", &[]);
 pub(crate) const GROUP: Kernel = Kernel::new("experts_group", &["GROUP"]);
 pub(crate) const GATE_UP_ROWS: Kernel = Kernel::new("experts_rows", &["GATED", "NARROW"]);
@@ -43,6 +44,7 @@ pub(crate) const DOWN_ALL: Kernel = Kernel::new("experts_down", &[]);
 
 /// Outputs of a workgroup: of gate and up and of down; in short steps, in long ones, and there with cooperative matrices.
 const FEW: (usize, usize) = (8, 16);
+const FEW_IQ2: usize = 32;
 const MANY: (usize, usize) = (32, 64);
 const MATRIX: (usize, usize) = (64, 128);
 /// Pairs of a tile.
@@ -93,20 +95,25 @@ fn gate_up(
         let args = Args { pairs: pairs as u32, ..Args::zeroed() };
         gpu.dispatch(GROUP, [1, 1, 1], &args, &[&routing.ids, &order, &tiles])?;
     }
-    let (kernel, across, grid_y) = if small(step.n) {
-        (GATE_UP, FEW.0, pairs)
-    } else {
-        (GATE_UP_ROWS, many(gpu).0, most_tiles(&gpu.shape, step.n))
+    let iq2 = w.gate.format == Format::Iq2;
+    let (kernel, across, grid_y) = match small(step.n) {
+        true if iq2 => (GATE_UP_IQ2, FEW_IQ2, pairs),
+        true => (GATE_UP.format(w.gate.format), FEW.0, pairs),
+        false => (GATE_UP_ROWS.format(w.gate.format), many(gpu).0, most_tiles(&gpu.shape, step.n)),
     };
     let grid = [gpu.shape.ff_dim.div_ceil(across) as u32, grid_y as u32, 1];
     for (gate, up) in w.gate.parts.iter().zip(&w.up.parts) {
         let args = Args { other_codes: up.codes, other_scales: up.scales, clamp: w.clamp, ..of(&w.gate, gate) };
         let mut buffers = if small(step.n) { vec![&routing.ids, x] } else { vec![&order, &tiles, x] };
-        buffers.extend([&gate.data, &mid, &up.data, &routing.weights]);
-        if w.gate.format == Format::Iq2 {
+        match kernel {
+            // Codes and scales are of different types.
+            GATE_UP_IQ2 => buffers.extend([&gate.data, &gate.data, &mid, &up.data, &up.data, &routing.weights]),
+            _ => buffers.extend([&gate.data, &mid, &up.data, &routing.weights]),
+        }
+        if iq2 {
             buffers.push(&table);
         }
-        gpu.dispatch(kernel.format(w.gate.format), grid, &args, &buffers)?;
+        gpu.dispatch(kernel, grid, &args, &buffers)?;
     }
     Ok(())
 }
@@ -129,7 +136,7 @@ fn down_all(
         pad: [0; 3],
     };
     let (mid, table) = (gpu.scratch.mid.clone(), gpu.iq2_grid.clone());
-    let grid = [gpu.shape.n_embd.div_ceil(8) as u32, step.n as u32, 1];
+    let grid = [gpu.shape.n_embd.div_ceil(16) as u32, step.n as u32, 1];
     let (x, data) = (&routing.shared, &shared.data);
     let mut buffers = vec![&routing.ids, &mid, &part.data, x, data, data, mix, streams];
     if w.down.format == Format::Iq2 {

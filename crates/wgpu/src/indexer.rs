@@ -17,7 +17,8 @@ struct Args {
 }
 
 pub(crate) const SCORE: Kernel = Kernel::new("index_score", &["SCORE"]);
-pub(crate) const CHOOSE: Kernel = Kernel::new("index_choose", &[]);
+pub(crate) const CHOOSE: Kernel = Kernel::new("index_choose", &["CHOOSE"]);
+pub(crate) const FUSED: Kernel = Kernel::new("index_score", &["SCORE", "CHOOSE", "FUSED"]);
 
 /// Keys of a workgroup that scores.
 const KEYS: usize = 32;
@@ -54,6 +55,11 @@ pub(crate) fn select(
         let args = Args { per_slot: keys.per_slot as u32, stride: stride as u32, first_row: first as u32, pad: 0 };
         let blocks = (stride / KEYS) as u32;
         let buffers = [&step.rows, &q.index, &low.index_weights, &keys.data, &scores];
+        if gpu.device.abilities.coherent {
+            let tickets = gpu.scratch.tickets.clone();
+            gpu.dispatch(FUSED, [blocks, n, 1], &args, &[&buffers[..], &[selected, &tickets]].concat())?;
+            continue;
+        }
         gpu.dispatch(SCORE, [blocks, n, 1], &args, &buffers)?;
         gpu.dispatch(CHOOSE, [1, n, 1], &args, &[&step.rows, &scores, selected])?;
     }

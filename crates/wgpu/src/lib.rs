@@ -5,6 +5,7 @@
 
 mod attention;
 mod backend;
+mod clock;
 mod compressor;
 mod dense;
 mod device;
@@ -25,6 +26,7 @@ mod upload;
 mod weight;
 
 pub use backend::{Options, Wgpu};
+pub use clock::StageClock;
 pub use device::{Api, Buffer, Gpu, adapters, available, has_gpus};
 pub use plan::plan;
 pub use program::{Shader, shaders};

@@ -98,6 +98,7 @@ const ATTENTION: &str = include_str!("../shaders/attention.wgsl");
 const ATTENTION_ROWS: &str = include_str!("../shaders/attention_rows.wgsl");
 const ROUTER: &str = include_str!("../shaders/router.wgsl");
 const EXPERTS: &str = include_str!("../shaders/experts.wgsl");
+const EXPERTS_IQ2: &str = include_str!("../shaders/experts_iq2.wgsl");
 const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
 const EXPERTS_DOWN: &str = include_str!("../shaders/experts_down.wgsl");
 const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
@@ -118,18 +119,22 @@ fn parts(kernel: Kernel, matrices: Option<Matrices>) -> (&'static [&'static str]
     match kernel.entry {
         "embed" => (&[EMBED], 256),
         "hc_products" | "hc_collapse" => (&[FORMATS, HC], 256),
-        "dense" => (&[FORMATS, DENSE], 256),
+        "dense" if kernel.flags.contains(&"PROJECT") => (&[FORMATS, ENCODE, ROW, DENSE, PROJECT], 128),
+        "dense" if kernel.flags.contains(&"JOINED") => (&[FORMATS, ENCODE, ROW, DENSE, QUERY, COMPRESSOR], 128),
+        "dense" if kernel.flags.contains(&"QUERY") => (&[FORMATS, ENCODE, ROW, DENSE, QUERY], 128),
+        "dense" if kernel.flags.contains(&"ROUTE") => (&[FORMATS, DENSE, ROUTER], 128),
+        "dense" => (&[FORMATS, DENSE], 128),
         "project" => (&[ENCODE, ROW, PROJECT], 128),
         "query" => (&[ENCODE, ROW, QUERY], 128),
         "compress_append" => (&[ENCODE, ROW, COMPRESSOR], 128),
         "compress_keep" => (&[COMPRESSOR], 128),
         "index_score" | "index_choose" => (&[ENCODE, INDEXER], 256),
-        "attend" => (&[FORMATS, ENCODE, ATTENTION], 256),
-        "attend_combine" => (&[FORMATS, ENCODE, ATTENTION], 128),
-        "route" => (&[ROUTER], 256),
+        "attend" | "attend_combine" => (&[FORMATS, ENCODE, ATTENTION], 128),
+        "route" => (&[ROUTER], 128),
         "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
         "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
         "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
+        "experts_iq2" => (&[FORMATS, EXPERTS_IQ2], 256),
         "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
         "experts_group" => (&[EXPERT_ROWS], 256),
         "post" => (&[POST], 256),
@@ -185,7 +190,6 @@ fn constants(s: &Shape, threads: usize, kernel: Kernel) -> String {
         ("SINKHORN", s.sinkhorn_iters),
         ("BATCH", kernel.variant.max(1) as usize),
         ("OUTPUTS", kernel.variant as usize),
-        ("DIM", kernel.variant as usize),
         ("FORMAT_Q8", Format::Q8 as usize),
         ("FORMAT_F16", Format::F16 as usize),
     ];

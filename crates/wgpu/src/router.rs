@@ -4,21 +4,23 @@ use bytemuck::{Pod, Zeroable};
 use ds4_model::{Result, RouteChoice, RouteWeights, Routing, Step};
 
 use crate::backend::Wgpu;
-use crate::dense::{Matrix, Out, Product};
+use crate::dense::{Finish, Matrix, Out, Product};
 use crate::device::Buffer;
-use crate::program::Kernel;
+use crate::program::{BATCH, Kernel};
 use crate::weight::Weight;
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Args {
+struct Own {
     choice: u32,
     hashed: u32,
     clamp: f32,
-    pad: u32,
+    pad: [u32; 5],
 }
 
 pub(crate) const ROUTE: Kernel = Kernel::new("route", &[]);
+pub(crate) const FUSED: [Kernel; 2] =
+    [Kernel::new("dense", &["ROUTE", "FUSED"]), Kernel::new("dense", &["ROUTE", "FUSED", "MANY"]).variant(BATCH)];
 
 pub(crate) fn route(
     gpu: &mut Wgpu,
@@ -31,15 +33,19 @@ pub(crate) fn route(
     let sums = gpu.scratch.sums.clone();
     let products =
         [Product::new(&w.gate, 0), Product::new(&w.shared_gate, n_expert), Product::new(&w.shared_up, n_expert + ff)];
-    let out = Out::Rows(Matrix { data: &sums, stride: n_expert + 2 * ff });
-    gpu.products(step.n, &products, Matrix { data: x, stride: n_embd }, out)?;
     let (hashed, choice) = match &w.choice {
         RouteChoice::Hashed(table) => (1, table.at()),
         RouteChoice::Biased(bias) => (0, bias.at()),
     };
-    let args = Args { choice, hashed, clamp: w.clamp, pad: 0 };
-    let values = gpu.values.clone();
-    let grid = [step.n as u32, 1 + ff.div_ceil(256) as u32, 1];
+    let own = Own { choice, hashed, clamp: w.clamp, pad: [0; 5] };
+    let (values, tickets) = (gpu.values.clone(), gpu.scratch.tickets.clone());
     let buffers = [&step.rows, &sums, &values, &routing.ids, &routing.weights, &routing.shared];
-    gpu.dispatch(ROUTE, grid, &args, &buffers)
+    let (input, stride) = (Matrix { data: x, stride: n_embd }, n_expert + 2 * ff);
+    if gpu.finishes(step.n, &products) {
+        let buffers = &[&buffers[..], &[&tickets]].concat();
+        let finish = Finish { kernels: FUSED, own: bytemuck::cast(own), stride, waits: false, buffers };
+        return gpu.products(step.n, &products, input, Out::Finished(finish));
+    }
+    gpu.products(step.n, &products, input, Out::Rows(Matrix { data: &sums, stride }))?;
+    gpu.dispatch(ROUTE, [step.n as u32, 1 + ff.div_ceil(128) as u32, 1], &own, &buffers)
 }

@@ -61,7 +61,7 @@ impl<Buf> Scratch<Buf> {
             tiles: alloc(16 * (1 + experts::most_tiles(s, rows)))?,
             parts: alloc(4 * attention::scratch(s, limits, binding))?,
             scores: alloc(4 * indexer::scratch(limits, binding))?,
-            tickets: alloc(4 * rows * s.n_head.div_ceil(8))?,
+            tickets: alloc(4 * rows * (s.n_head + s.n_index_head).max(1 + s.ff_dim / 16))?,
             head: alloc(4 * LOGIT_ROWS.min(rows) * s.n_embd)?,
             states: alloc(if draft { 4 * rows * HC * s.n_embd } else { 16 })?,
         })

@@ -30,7 +30,7 @@ use report::{Facts, Row, Table};
 use runner::{Runner, Stopped};
 
 pub(crate) use runner::speed;
-pub(crate) use stages::{StageTimes, Timed};
+pub(crate) use stages::{StageTimes, StepCounts, Timed};
 
 pub(crate) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut words = words.peekable();

@@ -2,6 +2,7 @@
 //! Owns the steps and the table; who takes the time is `device.rs`'s business.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::Write;
 
 use ds4_gguf::Gguf;
@@ -31,8 +32,15 @@ pub(crate) trait Timed {
     fn fork(&mut self, to: u32, n: u32) -> ds4_model::Result<()>;
     /// Stages since the last call.
     fn take(&mut self) -> ds4_model::Result<StageTimes>;
-    /// Dispatches of the last step, where a device counts them.
-    fn dispatches(&mut self) -> Option<usize>;
+    /// Runs a step that nobody looks into, and tells what it consists of where a device counts that.
+    fn whole(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> ds4_model::Result<Option<StepCounts>>;
+}
+
+/// What a whole step consists of.
+pub(crate) struct StepCounts {
+    pub(crate) dispatches: usize,
+    pub(crate) submits: usize,
+    pub(crate) seconds: f64,
 }
 
 struct Options {
@@ -104,29 +112,46 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
         for slot in 1..rows {
             model.fork(slot, options.context)?;
         }
-        let mut runs = Vec::new();
+        let (mut runs, mut counts) = (Vec::new(), String::new());
         for i in 0..WARM + TIMED {
             let pos = options.context + i as u32;
             let spans: Vec<Span> = (0..rows).map(|slot| Span { slot, pos, len: 1, logits: LogitRows::Last }).collect();
-            step(model.as_mut(), &file.shape, &spans, &mut logits)?;
-            let times = model.take()?;
-            if i >= WARM {
-                runs.push(times);
+            if i < WARM {
+                let told = run(&file.shape, &spans, &mut logits, |batch, logits| model.whole(batch, logits))?;
+                counts = told.map_or_else(String::new, |step| step.to_string());
+                model.take()?;
+                continue;
             }
+            step(model.as_mut(), &file.shape, &spans, &mut logits)?;
+            runs.push(model.take()?);
         }
-        let dispatches = model.dispatches().map_or_else(String::new, |n| format!(", {n} dispatches"));
-        table(out, &format!("decode of {rows} rows at {}{dispatches}", options.context), &runs, &bytes, rows, ceiling)?;
+        table(out, &format!("decode of {rows} rows at {}{counts}", options.context), &runs, &bytes, rows, ceiling)?;
     }
     Ok(())
 }
 
-/// Tokens of a walk over the vocabulary, so that rows go to different experts.
+impl fmt::Display for StepCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", whole {:.2} ms, {} dispatches, {} submits", self.seconds * 1e3, self.dispatches, self.submits)
+    }
+}
+
 fn step(model: &mut dyn Timed, shape: &Shape, spans: &[Span], logits: &mut [f32]) -> anyhow::Result<()> {
+    run(shape, spans, logits, |batch, logits| model.forward(batch, logits))
+}
+
+/// Tokens of a walk over the vocabulary, so that rows go to different experts.
+fn run<T>(
+    shape: &Shape,
+    spans: &[Span],
+    logits: &mut [f32],
+    forward: impl FnOnce(&Batch<'_>, &mut [f32]) -> ds4_model::Result<T>,
+) -> anyhow::Result<T> {
     let token = |slot: u32, pos: u32| (pos.wrapping_mul(7919).wrapping_add(slot * 104_729)) % shape.n_vocab as u32;
     let tokens: Vec<u32> =
         spans.iter().flat_map(|span| (span.pos..span.pos + span.len).map(|pos| token(span.slot, pos))).collect();
     let wanted: usize = spans.iter().map(Span::logit_rows).sum();
-    Ok(model.forward(&Batch { tokens: &tokens, spans }, &mut logits[..wanted * shape.n_vocab])?)
+    Ok(forward(&Batch { tokens: &tokens, spans }, &mut logits[..wanted * shape.n_vocab])?)
 }
 
 /// Bytes of weights in the file that all calls of a stage in one step read; of experts, those of one.
