@@ -75,15 +75,14 @@ fn multiply(k_end: u32, rows: u32, tid: u32) {
         workgroupBarrier();
         // The next piece is on its way while this one is multiplied.
         if (k0 + 32u < k_end) { fetch(tid, k0 + 32u); }
-//each k THIRTY_TWO
-        {
+        for (var k = 0u; k < 8u; k += SIDE / 4u) { // in fours
 //each h 2
 //each i SIXTEEN
-            let w$h$i = coopLoadT<Left>(&wt[FOUR * ((m + 64u * $hu + SIDE * $iu) * STRIDE + SIDE / 4u * $ku)], FOUR * STRIDE);
+            let w$h$i = coopLoadT<Left>(&wt[FOUR * ((m + 64u * $hu + SIDE * $iu) * STRIDE + k)], FOUR * STRIDE);
 //end
 //end
 //each j HALF_TILE
-            let x$j = coopLoad<Right>(&xt[FOUR * ((n + SIDE * $ju) * STRIDE + SIDE / 4u * $ku)], FOUR * STRIDE);
+            let x$j = coopLoad<Right>(&xt[FOUR * ((n + SIDE * $ju) * STRIDE + k)], FOUR * STRIDE);
 //each h 2
 //each i SIXTEEN
             c$h$i$j = coopMultiplyAdd(w$h$i, x$j, c$h$i$j);
@@ -91,7 +90,6 @@ fn multiply(k_end: u32, rows: u32, tid: u32) {
 //end
 //end
         }
-//end
         workgroupBarrier();
     }
 //each i SIXTEEN

@@ -150,7 +150,7 @@ fn text(kernel: Kernel, s: &Shape, Paths { subgroups, matrices }: Paths) -> Stri
     let mut out = String::new();
     if let Some(Matrices { side, lanes, scalars }) = matrices.filter(|_| kernel.has_matrices()) {
         let half_tile = if flags.contains(&"NARROW") { 32 } else { 64 };
-        repeats.extend([("SIXTEEN", 16), ("THIRTY_TWO", 32), ("SIXTY_FOUR", 64), ("HALF_TILE", half_tile)]);
+        repeats.extend([("SIXTEEN", 16), ("SIXTY_FOUR", 64), ("HALF_TILE", half_tile)]);
         repeats.iter_mut().for_each(|(_, count)| *count /= side);
         flags.extend(scalars.then_some("SCALARS"));
         out.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
