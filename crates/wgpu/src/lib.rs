@@ -25,7 +25,7 @@ mod upload;
 mod weight;
 
 pub use backend::{Options, Wgpu};
-pub use device::{Api, Buffer, Gpu, adapters, available, has_gpus};
+pub use device::{Api, Buffer, Gpu, Memory, adapters, available, has_gpus};
 pub use plan::plan;
 pub use program::{Shader, shaders};
 pub use upload::Progress;
