@@ -11,6 +11,8 @@ mod device;
 mod draft;
 mod embed;
 mod experts;
+#[cfg(test)]
+mod failures;
 mod hc;
 mod head;
 mod indexer;
