@@ -86,7 +86,12 @@ pub(crate) const NATIVE: Api = if cfg!(target_vendor = "apple") { Api::Metal } e
 pub(crate) fn settle(model: &ModelSource, runtime: &mut Runtime, quiet: bool) -> anyhow::Result<()> {
     match runtime.backend {
         Backend::Cuda => drop(ds4_cuda::available(runtime.device)?),
-        Backend::Gpu(api) => drop(ds4_wgpu::available(api, runtime.device)?),
+        Backend::Gpu(api) => {
+            let gpu = ds4_wgpu::available(api, runtime.device)?;
+            if gpu.software && !quiet {
+                terminal::note(format_args!("ds4: {}: the processor imitates a GPU: --cpu is faster", gpu.name));
+            }
+        }
         Backend::Auto => {
             let (backend, why) = chosen(model, runtime);
             if let Some(why) = why.filter(|_| !quiet) {
@@ -99,25 +104,25 @@ pub(crate) fn settle(model: &ModelSource, runtime: &mut Runtime, quiet: bool) ->
     Ok(())
 }
 
-/// What a run without a word about it takes, and why not a card that is there.
+/// What a run without a word about it takes, and why not a card or a GPU that is there.
 pub(crate) fn chosen(model: &ModelSource, runtime: &Runtime) -> (Backend, Option<String>) {
     let card = || ds4_cuda::has_cards().then(|| ds4_cuda::available(runtime.device));
     // A processor that imitates a GPU is no match for the CPU backend.
     let gpu = || {
-        let real = |(at, gpu): (usize, Gpu)| (!gpu.software && ds4_wgpu::available(NATIVE, at).is_ok()).then_some(at);
-        ds4_wgpu::has_gpus()
-            && ds4_wgpu::adapters(NATIVE).into_iter().enumerate().find_map(real) == Some(runtime.device)
+        let there = if ds4_wgpu::has_gpus() { ds4_wgpu::adapters(NATIVE) } else { Vec::new() };
+        let real = there.get(runtime.device).is_some_and(|gpu| !gpu.software);
+        real.then(|| ds4_wgpu::available(NATIVE, runtime.device))
     };
     choose(model, runtime.quality, card, gpu)
 }
 
-/// A usable card for a model from a file, else a real GPU, else the CPU; and why not, where somebody might have expected it. `card` is `None`
-/// where nobody does.
+/// A usable card for a model from a file, else a real GPU, else the CPU; and why not, where somebody might have expected it. `card`
+/// and `gpu` are `None` where nobody does.
 fn choose(
     model: &ModelSource,
     quality: bool,
     card: impl FnOnce() -> Option<ds4_model::Result<Card>>,
-    gpu: impl FnOnce() -> bool,
+    gpu: impl FnOnce() -> Option<ds4_model::Result<Gpu>>,
 ) -> (Backend, Option<String>) {
     if *model == ModelSource::Embedded {
         return (Backend::Cpu, None);
@@ -128,7 +133,11 @@ fn choose(
         Some(Err(error)) => Some(error.to_string()),
         None => None,
     };
-    if !quality && gpu() { (Backend::Gpu(NATIVE), None) } else { (Backend::Cpu, why) }
+    match (!quality).then(gpu).flatten() {
+        Some(Ok(_)) => (Backend::Gpu(NATIVE), None),
+        Some(Err(error)) => (Backend::Cpu, why.or(Some(error.to_string()))),
+        None => (Backend::Cpu, why),
+    }
 }
 
 /// What a model runs on, for people.
@@ -153,10 +162,15 @@ pub(crate) fn hardware(runtime: &Runtime) -> anyhow::Result<Hardware> {
 /// The memory that a model would use.
 pub(crate) fn room(runtime: &Runtime) -> anyhow::Result<Room> {
     match runtime.backend {
-        Backend::Cuda => Ok(Room { free: Some(ds4_cuda::free_memory(runtime.device)?), weights: true }),
-        // wgpu does not tell: what does not fit is refused while it is brought there.
-        Backend::Gpu(_) => Ok(Room { free: None, weights: true }),
-        _ => Ok(Room { free: memory::available(), weights: false }),
+        Backend::Cuda => {
+            let free = ds4_cuda::free_memory(runtime.device)?;
+            Ok(Room { device: Some(hardware(runtime)?.name), free: Some(free), piece: u64::MAX })
+        }
+        Backend::Gpu(api) => {
+            let Gpu { name, memory, .. } = ds4_wgpu::available(api, runtime.device)?;
+            Ok(Room { device: Some(name), free: Some(memory.free), piece: memory.piece })
+        }
+        _ => Ok(Room { device: None, free: memory::available(), piece: u64::MAX }),
     }
 }
 
@@ -611,6 +625,8 @@ pub(crate) fn check(runtime: &Runtime, scope: Scope<'_>, progress: &mut dyn FnMu
 
 #[cfg(test)]
 mod tests {
+    use ds4_wgpu::Memory;
+
     use super::*;
 
     #[test]
@@ -620,7 +636,13 @@ mod tests {
             let card = Card { name: "NVIDIA H200".to_owned(), capability: (9, 0), uuid: String::new() };
             Some(Ok(card))
         };
-        let (there, missing) = (|| true, || false);
+        let there = || {
+            let memory = Memory { total: 1 << 40, free: 1 << 40, piece: 1 << 32 };
+            let (name, subgroups) = ("Arc".to_owned(), (16, 32));
+            let (driver, matrices) = (String::new(), Vec::new());
+            Some(Ok(Gpu { name, driver, api: NATIVE, software: false, memory, subgroups, f16: true, matrices }))
+        };
+        let missing = || None;
         assert_eq!(choose(&file, false, card, there), (Backend::Cuda, None));
         let why = "--quality is not for NVIDIA H200".to_owned();
         assert_eq!(choose(&file, true, card, there), (Backend::Cpu, Some(why)));
@@ -628,11 +650,10 @@ mod tests {
         assert_eq!(choose(&file, false, || None, missing), (Backend::Cpu, None));
         assert_eq!(choose(&file, false, || None, there), (Backend::Gpu(NATIVE), None));
         assert_eq!(choose(&file, true, || None, there), (Backend::Cpu, None));
-        let old = ds4_model::Error::Device { device: "cuda:0".to_owned(), what: "too old".to_owned() };
-        assert_eq!(
-            choose(&file, false, || Some(Err(old)), missing),
-            (Backend::Cpu, Some("device cuda:0: too old".to_owned()))
-        );
+        let old = |device: &str| ds4_model::Error::Device { device: device.to_owned(), what: "too old".to_owned() };
+        let why = |device: &str| Some(format!("device {device}: too old"));
+        assert_eq!(choose(&file, false, || Some(Err(old("cuda:0"))), missing), (Backend::Cpu, why("cuda:0")));
+        assert_eq!(choose(&file, false, || None, || Some(Err(old("Arc")))), (Backend::Cpu, why("Arc")));
     }
 
     #[test]

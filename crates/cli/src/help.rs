@@ -246,7 +246,8 @@ See ds4 plot for a picture of the table.
 pub(crate) const DOCTOR: &str = "\
 usage: ds4 doctor
 
-Shows what this machine has to evaluate on, CPU, cards and GPUs, and which of it a model file runs on unless told otherwise.
+Shows what this machine has to evaluate on, CPU, cards and GPUs with their memory, and which of it a model file runs on unless told
+otherwise.
 ";
 
 pub(crate) const PLOT: &str = "\

@@ -21,19 +21,43 @@ pub(crate) fn line(plan: &MemoryPlan, context: u32, backend: &str) -> String {
 }
 
 /// The memory that a model is to use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Room {
+    /// Name of the card or GPU whose memory it is; weights take part of it. On the host, `None`, they do not: the system may drop
+    /// what a file mapping holds and read it again, so they slow a run down but never forbid it.
+    pub(crate) device: Option<String>,
     /// Bytes that nobody uses; `None` if that is unknown.
     pub(crate) free: Option<u64>,
-    /// Whether weights take part of it. Those in a file mapping do not: the system may drop and read them again, so they slow a
-    /// run down but never forbid it.
-    pub(crate) weights: bool,
+    /// Most bytes of one buffer.
+    pub(crate) piece: u64,
 }
 
 impl Room {
     /// Bytes that a model takes of it.
     pub(crate) fn needs(&self, plan: &MemoryPlan) -> u64 {
-        plan.kv + plan.scratch + if self.weights { plan.weights } else { 0 }
+        plan.kv + plan.scratch + if self.device.is_some() { plan.weights } else { 0 }
+    }
+
+    /// What a model needs and this has not.
+    pub(crate) fn lacks(&self, plan: &MemoryPlan) -> Option<String> {
+        let on = self.device.as_ref().map_or_else(String::new, |name| format!(" on {name}"));
+        let needed = self.needs(plan);
+        match self.free {
+            Some(free) if needed > free => Some(format!("needs {}, free are {}{on}", size(needed), size(free))),
+            _ if plan.piece > self.piece => {
+                Some(format!("needs {} in one buffer, the most are {}{on}", size(plan.piece), size(self.piece)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What to do if not even a short context fits.
+    pub(crate) fn way_out(&self, plan: &MemoryPlan) -> &'static str {
+        match &self.device {
+            None => "no context fits",
+            Some(_) if self.free.is_some_and(|free| plan.weights > free) => "no context fits, use --cpu",
+            Some(_) => "no context fits, use a smaller --prefill-chunk or --cpu",
+        }
     }
 
     /// Refuses a context that does not fit, naming the largest that does.
@@ -43,24 +67,23 @@ impl Room {
         context: u32,
         plan_at: impl Fn(u32) -> anyhow::Result<MemoryPlan>,
     ) -> anyhow::Result<()> {
-        let needed = self.needs(plan);
-        let Some(free) = self.free.filter(|&free| needed > free) else { return Ok(()) };
-        let (mut fits, mut over) = (0, context);
-        while over - fits > 1 {
-            let middle = fits + (over - fits) / 2;
-            if self.needs(&plan_at(middle)?) <= free { fits = middle } else { over = middle }
-        }
-        bail!(
-            "not enough memory for --ctx={context}: needs {}, free are {}: {}",
-            size(needed),
-            size(free),
-            match fits {
-                0 if self.weights => "no context fits, use --cpu".to_owned(),
-                0 => "no context fits".to_owned(),
-                _ => format!("largest that fits is --ctx={fits}"),
-            }
-        )
+        let Some(lacking) = self.lacks(plan) else { return Ok(()) };
+        let fits = match largest(context, |context| Ok(self.lacks(&plan_at(context)?).is_none()))? {
+            0 => self.way_out(plan).to_owned(),
+            fits => format!("largest that fits is --ctx={fits}"),
+        };
+        bail!("not enough memory for --ctx={context}: {lacking}: {fits}")
     }
+}
+
+/// The largest number up to `most` that fits, 0 if none does.
+pub(crate) fn largest(most: u32, fits: impl Fn(u32) -> anyhow::Result<bool>) -> anyhow::Result<u32> {
+    let (mut least, mut over) = (0, most.saturating_add(1));
+    while over - least > 1 {
+        let middle = least + (over - least) / 2;
+        if fits(middle)? { least = middle } else { over = middle }
+    }
+    Ok(least)
 }
 
 /// Bytes that a new allocation may use: what the system calls available, within the control group's limit.
@@ -107,18 +130,29 @@ mod tests {
 
     #[test]
     fn a_context_that_does_not_fit_names_the_largest_that_does() {
-        let plan_at = |ctx: u32| MemoryPlan { weights: 500, kv: u64::from(ctx), scratch: 10 };
-        let message = |weights, free| {
-            let room = Room { free: Some(free), weights };
-            room.check(&plan_at(1000), 1000, |ctx| Ok(plan_at(ctx))).map_err(|error| error.to_string())
+        let plan_at =
+            |ctx: u32| MemoryPlan { weights: 500, kv: u64::from(ctx), scratch: 10, piece: u64::from(ctx / 4) };
+        let message = |device: Option<&str>, free, piece| {
+            let room = Room { device: device.map(str::to_owned), free: Some(free), piece };
+            room.check(&plan_at(1000), 1000, |ctx| Ok(plan_at(ctx))).err().map(|error| error.to_string())
         };
-        let error = message(false, 133).expect_err("too large");
-        assert!(error.ends_with("largest that fits is --ctx=123"), "{error}");
-        let error = message(true, 633).expect_err("too large");
-        assert!(error.ends_with("largest that fits is --ctx=123"), "{error}");
-        let error = message(true, 500).expect_err("too large");
-        assert!(error.ends_with("no context fits, use --cpu"), "{error}");
-        assert_eq!((message(false, 1010), message(true, 1510)), (Ok(()), Ok(())));
+        let of = |text: &str| Some(format!("not enough memory for --ctx=1000: {text}"));
+        let (any, gpu) = (u64::MAX, Some("G"));
+        assert_eq!(message(None, 133, any), of("needs 1.0 kB, free are 0.1 kB: largest that fits is --ctx=123"));
+        assert_eq!(message(gpu, 633, any), of("needs 1.5 kB, free are 0.6 kB on G: largest that fits is --ctx=123"));
+        assert_eq!(message(gpu, 499, any), of("needs 1.5 kB, free are 0.5 kB on G: no context fits, use --cpu"));
+        let chunk = "needs 1.5 kB, free are 0.5 kB on G: no context fits, use a smaller --prefill-chunk or --cpu";
+        assert_eq!(message(gpu, 510, any), of(chunk));
+        let piece = "needs 0.2 kB in one buffer, the most are 0.1 kB on G: largest that fits is --ctx=403";
+        assert_eq!(message(gpu, 1510, 100), of(piece));
+        assert_eq!((message(None, 1010, any), message(gpu, 1510, 250)), (None, None));
+    }
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        for limit in [0, 1, 57, 99, 100] {
+            assert_eq!(largest(100, |n| Ok(n <= limit)).expect("a number"), limit);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::config::{self, ModelSource, Runtime, Surroundings};
 use crate::device::{self, Loaded, ModelFile, Seats, Telling, open_file, planned, threads};
 use crate::failure::{Interrupted, usage};
 use crate::lock::Lock;
-use crate::memory::{available, size, warm};
+use crate::memory::{available, largest, size, warm};
 use crate::{help, state, terminal};
 use options::{Asked, MOST_PARALLEL, Options};
 
@@ -150,28 +150,25 @@ fn fit(file: &ModelFile, runtime: &Runtime, wanted: Option<u32>) -> anyhow::Resu
     };
     let room = device::room(runtime)?;
     let free = room.free;
-    let slots = wanted.unwrap_or_else(|| free.map_or(1, |free| automatic(&one, free)));
+    let fits =
+        |context, slots| Ok(planned(file, runtime, context, slots)?.is_some_and(|plan| room.lacks(&plan).is_none()));
+    let slots = match wanted {
+        Some(slots) => slots,
+        None => largest(free.map_or(1, |free| automatic(&one, free)), |slots| fits(context, slots))?.max(1),
+    };
     let plan = planned(file, runtime, context, slots)?.unwrap_or(one);
-    let needed = room.needs(&plan);
-    if let Some(free) = free.filter(|&free| needed > free) {
-        let besides = room.needs(&one) - one.kv;
-        let parallel = (free.saturating_sub(besides) / one.kv.max(1)).min(u64::from(slots));
-        let ctx = largest(context, |ctx| {
-            Ok(planned(file, runtime, ctx, slots)?.is_some_and(|plan| room.needs(&plan) <= free))
-        })?;
-        let mut fits = Vec::new();
-        fits.extend((parallel > 0).then(|| format!("--parallel={parallel}")));
-        fits.extend((ctx >= 256).then(|| format!("--ctx={ctx}")));
-        let fits = if fits.is_empty() {
-            "no context fits".to_owned()
+    if let Some(lacking) = room.lacks(&plan) {
+        let parallel = largest(slots, |slots| fits(context, slots))?;
+        let ctx = largest(context, |context| fits(context, slots))?;
+        let mut sizes = Vec::new();
+        sizes.extend((parallel > 0).then(|| format!("--parallel={parallel}")));
+        sizes.extend((ctx >= 256).then(|| format!("--ctx={ctx}")));
+        let way_out = if sizes.is_empty() {
+            room.way_out(&plan).to_owned()
         } else {
-            format!("largest that fits is {}", fits.join(" or "))
+            format!("largest that fits is {}", sizes.join(" or "))
         };
-        bail!(
-            "not enough memory for --ctx={context} --parallel={slots}: needs {}, free are {}: {fits}",
-            size(needed),
-            size(free)
-        );
+        bail!("not enough memory for --ctx={context} --parallel={slots}: {lacking}: {way_out}");
     }
     note(format_args!(
         "memory: weights {}, KV {} for each of {slots} sequences of {context} tokens, scratch {}, free {}",
@@ -187,16 +184,6 @@ fn fit(file: &ModelFile, runtime: &Runtime, wanted: Option<u32>) -> anyhow::Resu
 fn automatic(one: &MemoryPlan, free: u64) -> u32 {
     let room = free.saturating_sub(one.weights + one.scratch) / 2;
     (room / one.kv.max(1)).clamp(1, u64::from(MOST_PARALLEL)) as u32
-}
-
-/// The largest number up to `most` that fits, 0 if none does.
-fn largest(most: u32, fits: impl Fn(u32) -> anyhow::Result<bool>) -> anyhow::Result<u32> {
-    let (mut least, mut over) = (0, most.saturating_add(1));
-    while over - least > 1 {
-        let middle = least + (over - least) / 2;
-        if fits(middle)? { least = middle } else { over = middle }
-    }
-    Ok(least)
 }
 
 fn info(file: &ModelFile, runtime: &Runtime) -> ModelInfo {
@@ -232,16 +219,9 @@ mod tests {
 
     #[test]
     fn the_server_takes_half_of_what_the_weights_leave() {
-        let plan = |kv| MemoryPlan { weights: 100, kv, scratch: 20 };
+        let plan = |kv| MemoryPlan { weights: 100, kv, scratch: 20, piece: 0 };
         assert_eq!(automatic(&plan(10), 320), 10);
         assert_eq!(automatic(&plan(1), 10_000), MOST_PARALLEL);
         assert_eq!(automatic(&plan(1000), 90), 1, "whether one fits is decided elsewhere");
-    }
-
-    #[test]
-    fn the_largest_that_fits_is_found() {
-        for limit in [0, 1, 57, 99, 100] {
-            assert_eq!(largest(100, |n| Ok(n <= limit)).expect("a number"), limit);
-        }
     }
 }

@@ -32,6 +32,7 @@ pub fn plan(file: &Gguf, draft: Option<&Gguf>, limits: Limits) -> Result<MemoryP
         weights: main + drafted,
         kv: KvLayout::new(&shape, limits, Numerics::Stored, with_draft).bytes(),
         scratch: scratch + Workspace::<()>::bytes(&shape, limits, with_draft) + STAGING as u64 + RESERVE,
+        piece: 0,
     })
 }
 

@@ -34,6 +34,8 @@ pub struct MemoryPlan {
     pub kv: u64,
     /// Activations of `max_rows` rows.
     pub scratch: u64,
+    /// The largest buffer, weights apart, which can be cut; 0 where any size will do.
+    pub piece: u64,
 }
 
 /// What the quantised variants of one model have in common, and which of them this is.

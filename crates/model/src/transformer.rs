@@ -182,6 +182,7 @@ impl<B: Backend> Transformer<B> {
             weights: [Some(file), draft].into_iter().flatten().flat_map(Gguf::tensors).map(|tensor| tensor.bytes).sum(),
             kv: KvLayout::new(&shape, limits, numerics, draft.is_some()).bytes(),
             scratch: Workspace::<()>::bytes(&shape, limits, draft.is_some()),
+            piece: 0,
         })
     }
 

@@ -293,8 +293,13 @@ fn kl(expected: &[f32], found: &[f32]) -> f64 {
     if sum.is_nan() { f64::INFINITY } else { sum }
 }
 
-/// A state of one model goes on in the other: greedy tokens agree wherever the best is ahead.
-pub(crate) fn migrate<A: Model, B: Model>(from: &mut Bench<A>, to: &mut Bench<B>, prompt: &[u32]) -> Result<Outcome> {
+/// A state of one model goes on in the other for `tokens` greedy tokens, which agree wherever the best is ahead.
+pub(crate) fn migrate<A: Model, B: Model>(
+    from: &mut Bench<A>,
+    to: &mut Bench<B>,
+    prompt: &[u32],
+    tokens: u32,
+) -> Result<Outcome> {
     let n = prompt.len() as u32;
     let mut next = best(&from.feed_ids(0, 0, prompt)?);
     let state = from.saved(0, n)?;
@@ -303,7 +308,7 @@ pub(crate) fn migrate<A: Model, B: Model>(from: &mut Bench<A>, to: &mut Bench<B>
         return Ok(Err("the loaded state is not what was saved".to_owned()));
     }
     let (mut ties, mut wrong) = (0, 0);
-    for pos in n..n + GREEDY {
+    for pos in n..n + tokens {
         let (here, there) = (from.feed_ids(0, pos, &[next.0])?, to.feed_ids(1, pos, &[next.0])?);
         next = best(&here);
         let other = best(&there);
@@ -312,12 +317,10 @@ pub(crate) fn migrate<A: Model, B: Model>(from: &mut Bench<A>, to: &mut Bench<B>
             if tied { ties += 1 } else { wrong += 1 }
         }
     }
-    let note = format!("{GREEDY} tokens, {ties} near ties");
-    Ok(if wrong == 0 && ties <= GREEDY / 4 { Ok(note) } else { Err(format!("{note}, {wrong} other tokens")) })
+    let note = format!("{tokens} tokens, {ties} near ties");
+    Ok(if wrong == 0 && ties <= tokens / 4 { Ok(note) } else { Err(format!("{note}, {wrong} other tokens")) })
 }
 
-/// Tokens compared.
-const GREEDY: u32 = 24;
 /// Share of the logits' spread by which a best token must be ahead.
 const GREEDY_TIE: f32 = 0.05;
 

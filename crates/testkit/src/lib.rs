@@ -23,5 +23,5 @@ pub use lockstep::Lockstep;
 pub use model::ScriptedModel;
 pub use report::{Report, Rule};
 pub use script::{Error, Script};
-pub use suite::{Part, Scope, device_suite};
+pub use suite::{Part, Scope, device_suite, trained_states};
 pub use tally::StageLine;

@@ -72,9 +72,7 @@ fn models<D: Backend>(
     }
     if let Some(file) = scope.trained {
         progress("the trained model");
-        if let Err(error) = trained(file, open, report) {
-            report.rule("the trained model".to_owned(), Err(error.to_string()));
-        }
+        trained(file, open, report);
     }
 }
 
@@ -189,7 +187,7 @@ fn by_itself<D: Backend>(
         report.rule(format!("{name}: whole forwards of {prompt} tokens and decode"), outcome);
     }
     let prompt: Vec<u32> = (0..150).map(|pos| token(9, pos, recipe.shape.n_vocab)).collect();
-    migrations(name, &mut cpu, &mut device, &prompt, report)
+    migrations(name, (&mut cpu, &mut device), &prompt, 24, report)
 }
 
 fn transformer<B: Backend>(backend: B, file: &Gguf) -> Result<Transformer<B>> {
@@ -198,14 +196,14 @@ fn transformer<B: Backend>(backend: B, file: &Gguf) -> Result<Transformer<B>> {
 
 fn migrations<R: Model, D: Model>(
     name: &str,
-    cpu: &mut Bench<R>,
-    device: &mut Bench<D>,
+    (cpu, device): (&mut Bench<R>, &mut Bench<D>),
     prompt: &[u32],
+    tokens: u32,
     report: &mut Report,
 ) -> Result<()> {
-    let outcome = alone::migrate(cpu, device, prompt)?;
+    let outcome = alone::migrate(cpu, device, prompt, tokens)?;
     report.rule(format!("{name}: a state of the CPU goes on on the device"), outcome);
-    let outcome = alone::migrate(device, cpu, prompt)?;
+    let outcome = alone::migrate(device, cpu, prompt, tokens)?;
     report.rule(format!("{name}: a state of the device goes on on the CPU"), outcome);
     Ok(())
 }
@@ -218,7 +216,20 @@ const TEXT: &str = "Once upon a time there was a small village by a river. The p
     loaf, and the stranger began to read about the sea, about ships and islands, and about a king who wanted to know \
     where the wind comes from.";
 
-fn trained<D: Backend>(
+/// Saved states of a trained model that go from the CPU to the device and back: a part of [`device_suite`].
+pub fn trained_states<D: Backend>(file: &Gguf, open: &mut dyn FnMut(&Shape, Limits) -> Result<D>) -> Report {
+    let mut report = Report::default();
+    trained(file, open, &mut report);
+    report
+}
+
+fn trained<D: Backend>(file: &Gguf, open: &mut dyn FnMut(&Shape, Limits) -> Result<D>, report: &mut Report) {
+    if let Err(error) = long_answers(file, open, report) {
+        report.rule("the trained model".to_owned(), Err(error.to_string()));
+    }
+}
+
+fn long_answers<D: Backend>(
     file: &Gguf,
     open: &mut dyn FnMut(&Shape, Limits) -> Result<D>,
     report: &mut Report,
@@ -230,5 +241,5 @@ fn trained<D: Backend>(
     prompt.truncate(alone_limits().max_rows as usize);
     let mut device = Bench::new(transformer(open(&shape, alone_limits())?, file)?);
     let mut cpu = Bench::new(transformer(cpu(&shape)?, file)?);
-    migrations("the trained model", &mut cpu, &mut device, &prompt, report)
+    migrations("the trained model", (&mut cpu, &mut device), &prompt, 200, report)
 }

@@ -1,12 +1,13 @@
 //! One adapter: what it can do, its device and queue, memory, and what went wrong on it. wgpu reports errors to a handler, later
 //! than they arise; here they are kept and handed out as the error of the next call that can have one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ds4_model::{Error, Result};
-use wgpu::{Features, Limits};
+use wgpu::{CooperativeMatrixProperties, CooperativeScalarType, Features, Limits};
 
 use crate::program::{Matrices, Paths};
 
@@ -47,6 +48,25 @@ pub struct Gpu {
     pub api: Api,
     /// A processor that imitates a GPU: right, but slower than the CPU backend.
     pub software: bool,
+    /// What buffers lie in.
+    pub memory: Memory,
+    /// Least and most lanes of a subgroup.
+    pub subgroups: (u32, u32),
+    /// Whether shaders calculate with float16.
+    pub f16: bool,
+    /// Sizes of the float16 products with float32 sums that a subgroup makes at once, as in "16x16x16".
+    pub matrices: Vec<String>,
+}
+
+/// Memory of an adapter, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it.
+    pub total: u64,
+    /// What this program may have of it now; all of it where the driver does not say.
+    pub free: u64,
+    /// Most of it that shaders see as one buffer.
+    pub piece: u64,
 }
 
 /// Whether the system shows a GPU at all. To ask Vulkan in vain takes time, and its drivers speak on standard error.
@@ -90,7 +110,71 @@ fn found(api: Api) -> Vec<wgpu::Adapter> {
 fn described(api: Api, adapter: &wgpu::Adapter) -> Gpu {
     let info = adapter.get_info();
     let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
-    Gpu { name: info.name, driver, api, software: info.device_type == wgpu::DeviceType::Cpu }
+    let mixed = |of: &CooperativeMatrixProperties| {
+        (of.ab_type, of.cr_type) == (CooperativeScalarType::F16, CooperativeScalarType::F32)
+    };
+    let size = |of: CooperativeMatrixProperties| format!("{}x{}x{}", of.m_size, of.n_size, of.k_size);
+    let mut matrices: Vec<String> =
+        adapter.cooperative_matrix_properties().into_iter().filter(mixed).map(size).collect();
+    matrices.dedup();
+    Gpu {
+        name: info.name,
+        driver,
+        api,
+        software: info.device_type == wgpu::DeviceType::Cpu,
+        memory: memory(adapter),
+        subgroups: (info.subgroup_min_size, info.subgroup_max_size),
+        f16: adapter.features().contains(Features::SHADER_F16),
+        matrices,
+    }
+}
+
+/// What wgpu itself does not tell: the driver is asked.
+fn memory(adapter: &wgpu::Adapter) -> Memory {
+    let (total, free) = heap(adapter).unwrap_or_default();
+    Memory { total, free, piece: most_bound(&adapter.limits()) }
+}
+
+/// Bytes of the heap that buffers go to, which is the largest of the GPU's own, and how many this program may have.
+#[cfg(not(target_vendor = "apple"))]
+fn heap(adapter: &wgpu::Adapter) -> Option<(u64, u64)> {
+    use ash::{ext, vk};
+    // SAFETY: the handles are asked and left as they are; `adapter` outlives them.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    let (instance, device) = (hal.shared_instance(), hal.raw_physical_device());
+    let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
+    let mut found = vk::PhysicalDeviceMemoryProperties2::default();
+    let told = instance.instance_api_version() >= vk::API_VERSION_1_1
+        && hal.physical_device_capabilities().supports_extension(ext::memory_budget::NAME);
+    if told {
+        found = found.push_next(&mut budget);
+        // SAFETY: the device is one of this instance, whose version has the call.
+        unsafe { instance.raw_instance().get_physical_device_memory_properties2(device, &mut found) };
+    } else {
+        // SAFETY: the device is one of this instance.
+        found.memory_properties = unsafe { instance.raw_instance().get_physical_device_memory_properties(device) };
+    }
+    let heaps = found.memory_properties;
+    let own = |heap: &vk::MemoryHeap| (heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL), heap.size);
+    let (at, heap) = heaps.memory_heaps_as_slice().iter().enumerate().max_by_key(|(_, heap)| own(heap))?;
+    let left = budget.heap_budget[at].saturating_sub(budget.heap_usage[at]);
+    Some((heap.size, if told { left } else { heap.size }))
+}
+
+/// Bytes that the GPU can use well, and how many of them are left to this program.
+#[cfg(target_vendor = "apple")]
+fn heap(adapter: &wgpu::Adapter) -> Option<(u64, u64)> {
+    use objc2_metal::MTLDevice as _;
+    // SAFETY: the handle is asked and left as it is; `adapter` outlives it.
+    let hal = unsafe { adapter.as_hal::<wgpu::hal::api::Metal>() }?;
+    let device = hal.raw_device();
+    let total = device.recommendedMaxWorkingSetSize();
+    Some((total, total.saturating_sub(device.currentAllocatedSize() as u64)))
+}
+
+/// Most bytes of a storage binding, a multiple of 256.
+fn most_bound(limits: &Limits) -> u64 {
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) & !255
 }
 
 fn failed(device: &str, what: impl Into<String>) -> Error {
@@ -221,8 +305,7 @@ impl Device {
         let limits = Limits { max_immediate_size: IMMEDIATES, ..adapter.limits() };
         let subgroups = has.contains(Features::SUBGROUP) && lanes(api, &info) == Some(32) && !without.subgroups;
         let matrices = if without.matrices { None } else { matrices(api, &adapter) };
-        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let binding = most & !255;
+        let binding = most_bound(&limits);
         let weights = without.weights.unwrap_or(binding).min(binding) & !255;
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: None,
@@ -238,11 +321,7 @@ impl Device {
         let fault = Arc::new(Mutex::new(None));
         let (errors, losses) = (Arc::clone(&fault), Arc::clone(&fault));
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| keep(&errors, describe(&error))));
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                keep(&losses, format!("the GPU is lost: {message}: start again, or use --cpu"));
-            }
-        });
+        device.set_device_lost_callback(move |_, message| keep(&losses, lost(&message)));
         let abilities = Abilities { paths: Paths { subgroups, matrices }, coherent, timestamps, binding, weights };
         Ok(Device { name, raw: device, queue, abilities, fault })
     }
@@ -290,10 +369,20 @@ impl Device {
 
     /// Waits for everything submitted.
     pub(crate) fn wait(&self) -> Result<()> {
-        let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
-        let outcome = self.raw.poll(poll);
+        self.wait_for(None)
+    }
+
+    /// Waits for a submission and those before it.
+    pub(crate) fn wait_for(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index, timeout: Some(PATIENCE) };
+        // wgpu panics if the GPU is lost just now.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.raw.poll(poll)));
         self.check()?;
-        outcome.map(drop).map_err(|e| self.error(format!("does not answer: {e}: start again, or use --cpu")))
+        match outcome {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(self.error(format!("does not answer: {e}: start again, or use --cpu"))),
+            Err(_) => Err(self.error(lost("no reason given"))),
+        }
     }
 
     /// Waits for everything submitted, then copies bytes from `at` on, by way of `landing`.
@@ -331,6 +420,10 @@ impl Device {
 
 /// A step that takes longer has hung: no step of the largest batch takes a tenth of it on a GPU that is worth using.
 const PATIENCE: Duration = Duration::from_mins(15);
+
+fn lost(why: &str) -> String {
+    format!("the GPU is lost: {why}: start again, or use --cpu")
+}
 
 /// The first of several errors is the one that says most.
 fn keep(fault: &Mutex<Option<String>>, what: String) {

@@ -12,6 +12,8 @@ mod device;
 mod draft;
 mod embed;
 mod experts;
+#[cfg(test)]
+mod failures;
 mod hc;
 mod head;
 mod indexer;
@@ -27,7 +29,7 @@ mod weight;
 
 pub use backend::{Options, Wgpu};
 pub use clock::StageClock;
-pub use device::{Api, Buffer, Gpu, adapters, available, has_gpus};
+pub use device::{Api, Buffer, Gpu, Memory, adapters, available, has_gpus};
 pub use plan::plan;
 pub use program::{Shader, shaders};
 pub use upload::Progress;

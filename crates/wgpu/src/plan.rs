@@ -18,20 +18,21 @@ const RESERVE: u64 = 512 << 20;
 pub fn plan(file: &Gguf, draft: Option<&Gguf>, limits: Limits) -> Result<MemoryPlan> {
     let shape = Shape::from_gguf(file)?;
     let with_draft = draft.is_some();
-    let mut scratch = 0;
-    Scratch::allocate(&shape, limits, with_draft, u64::MAX, &mut |bytes| {
-        scratch += bytes as u64;
+    let (mut total, mut piece) = (0, 0);
+    let mut count = |bytes: usize| {
+        total += bytes as u64;
+        piece = piece.max(bytes as u64);
         Ok(())
-    })?;
+    };
+    let kv = KvLayout::new(&shape, limits, Numerics::Stored, with_draft);
+    kv.allocate(&mut count)?;
+    Workspace::allocate(&shape, limits, with_draft, &mut count)?;
+    Scratch::allocate(&shape, limits, with_draft, u64::MAX, &mut count)?;
     let main = bytes(file, &tensor_specs(&shape));
     let drafted = draft.map_or(0, |draft| bytes(draft, &draft_specs(&shape)));
     // Tensors share buffers: the last is full in part.
     let slack = SHARED.min(main);
-    Ok(MemoryPlan {
-        weights: main + drafted,
-        kv: KvLayout::new(&shape, limits, Numerics::Stored, with_draft).bytes(),
-        scratch: scratch + Workspace::<()>::bytes(&shape, limits, with_draft) + RESERVE + slack,
-    })
+    Ok(MemoryPlan { weights: main + drafted, kv: kv.bytes(), scratch: total - kv.bytes() + RESERVE + slack, piece })
 }
 
 /// Weights of a file; what is missing in it is for loading to complain about.
@@ -59,6 +60,9 @@ mod tests {
         let (short, long) = (plan(&file, None, limits(1024)), plan(&file, None, limits(65_536)));
         let (short, long) = (short.expect("a plan"), long.expect("a plan"));
         assert!(short.weights == long.weights && short.kv < long.kv, "{short:?} {long:?}");
+        let slots = plan(&file, None, Limits { slots: 64, ..limits(65_536) }).expect("a plan");
+        let rows = 64 * (65_536 / 4 + 1) * Numerics::Stored.row_bytes(&recipe.shape) as u64;
+        assert!(slots.piece == rows && long.piece < rows, "{slots:?} {long:?}");
         let in_file: u64 = file.tensors().iter().map(|tensor| tensor.bytes).sum();
         assert!(short.weights.abs_diff(in_file) < in_file / 16, "{} and {in_file}", short.weights);
     }

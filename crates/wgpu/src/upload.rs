@@ -56,8 +56,7 @@ impl Uploader {
     fn send(&mut self, device: &Device) -> Result<()> {
         let index = device.queue.submit([]);
         if let Some(before) = self.under_way.replace(index) {
-            let poll = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
-            device.raw.poll(poll).map_err(|e| device.error(format!("cannot take weights: {e}")))?;
+            device.wait_for(Some(before))?;
         }
         device.check()
     }

@@ -1,9 +1,16 @@
 //! The server's end: what runs is finished, what waits is sent away, what takes too long is told (server.md 15).
 
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use ds4_engine::Error as EngineError;
+use ds4_model::{Batch, Error, Limits, Model, Part, Result, Shape, SlotId};
 use ds4_server::{End, ServerConfig};
+use ds4_testkit::ScriptedModel;
 use serde_json::json;
 
 use crate::live::{Live, config, long, read};
@@ -61,4 +68,69 @@ fn asked_twice_it_waits_for_nothing() {
     let started = Instant::now();
     assert!(matches!(live.end(), End::Forced));
     assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+/// A model whose device fails once it is told to.
+struct Failing {
+    model: ScriptedModel,
+    now: Arc<AtomicBool>,
+}
+
+impl Model for Failing {
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<()> {
+        if self.now.load(Ordering::Relaxed) {
+            return Err(Error::Device { device: "fake".to_owned(), what: "the GPU is lost".to_owned() });
+        }
+        self.model.forward(batch, logits)
+    }
+
+    fn shape(&self) -> &Shape {
+        self.model.shape()
+    }
+
+    fn limits(&self) -> Limits {
+        self.model.limits()
+    }
+
+    fn save(&mut self, slot: SlotId, rows: Range<u32>, out: &mut dyn Write) -> Result<()> {
+        self.model.save(slot, rows, out)
+    }
+
+    fn load(&mut self, slot: SlotId, rows: Range<u32>, src: &mut dyn Read) -> Result<()> {
+        self.model.load(slot, rows, src)
+    }
+
+    fn state_bytes(&self, rows: Range<u32>) -> u64 {
+        self.model.state_bytes(rows)
+    }
+
+    fn parts(&self, n: u32) -> Vec<Part> {
+        self.model.parts(n)
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        self.model.fingerprint()
+    }
+}
+
+#[test]
+fn a_device_that_fails_in_an_answer_is_told_to_all_who_wait_and_ends_the_server() {
+    let now = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&now);
+    let live = Live::over(closes(config()), 1, move |model| Box::new(Failing { model, now: fails }));
+    let mut running = live.begin("hello", true);
+    live.until(1, 0);
+    let (mut waiting, mut plain) = (live.begin("waits", true), live.begin("waits too", false));
+    live.until(1, 2);
+    sleep(Duration::from_millis(300));
+    now.store(true, Ordering::Relaxed);
+    let started = Instant::now();
+    let [cut, queued, refused] = [&mut running, &mut waiting, &mut plain].map(read);
+    assert!(cut.body.contains("now") && !cut.body.contains("[DONE]"), "{}", cut.body);
+    for told in [&cut, &queued, &refused] {
+        assert!(told.body.contains("device fake: the GPU is lost"), "{}", told.body);
+    }
+    assert_eq!(refused.status, 500);
+    assert!(matches!(live.end(), End::Failed(EngineError::Device(_))));
+    assert!(started.elapsed() < Duration::from_secs(5));
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ds4_engine::{EngineConfig, EngineHandle};
 use ds4_gguf::Gguf;
-use ds4_model::{Limits, Shape};
+use ds4_model::{Limits, Model, Shape};
 use ds4_server::{End, ModelInfo, Server, ServerConfig, Service, Switch};
 use ds4_testkit::{Script, ScriptedModel};
 use ds4_text::Tokenizer;
@@ -67,11 +67,16 @@ impl Live {
     }
 
     pub(crate) fn with(config: ServerConfig, slots: u32) -> Live {
+        Live::over(config, slots, |model| Box::new(model))
+    }
+
+    /// `wrap` may put something around the model.
+    pub(crate) fn over(config: ServerConfig, slots: u32, wrap: impl FnOnce(ScriptedModel) -> Box<dyn Model>) -> Live {
         let limits = Limits { context: config.context, slots, max_rows: 16, rewind: 8 };
         let tokenizer = Arc::new(Tokenizer::from_metadata(GGUF.metadata()).expect("a tokenizer"));
         let shape = Shape::from_gguf(&GGUF).expect("a shape");
         let script = Script::parse(SLOW).expect("a script");
-        let model = Box::new(ScriptedModel::new(shape, limits, Arc::clone(&tokenizer), script));
+        let model = wrap(ScriptedModel::new(shape, limits, Arc::clone(&tokenizer), script));
         let engine_config = EngineConfig { queue: 2, ..EngineConfig::default() };
         let engine = EngineHandle::start(model, Arc::clone(&tokenizer), engine_config).expect("an engine");
         let server = Server::bind(config).expect("a socket");

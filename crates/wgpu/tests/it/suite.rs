@@ -1,7 +1,10 @@
 //! The device suite: every stage and whole models against the CPU.
 
+use std::path::Path;
+
+use ds4_gguf::Gguf;
 use ds4_model::{Backend, Limits, Shape};
-use ds4_testkit::{Part, Scope, device_suite};
+use ds4_testkit::{Part, Scope, device_suite, trained_states};
 use ds4_wgpu::{Api, Options, Wgpu};
 
 const API: Api = if cfg!(target_vendor = "apple") { Api::Metal } else { Api::Vulkan };
@@ -58,4 +61,16 @@ fn every_stage_of_every_model_on_a_real_gpu() {
 #[ignore = "needs a real GPU: ds4 check device does the same"]
 fn every_whole_model_on_a_real_gpu() {
     passes(Scope { part: Part::Models, ..Scope::default() }, &Options::new(API));
+}
+
+/// The trained miniature: greedy tokens of a language are seldom near ties.
+#[test]
+#[ignore = "needs a Vulkan or Metal adapter; .ci/run installs a software one"]
+fn saved_states_go_from_the_cpu_to_the_gpu_and_back_for_200_tokens() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/ds4-mini.gguf");
+    let file = Gguf::open(&path).expect("the miniature");
+    let open = &mut |shape: &Shape, limits: Limits| Wgpu::new(shape, limits, false, Options::new(API));
+    let report = trained_states(&file, open);
+    eprintln!("{report}");
+    assert!(report.failures().is_empty() && report.rules.len() == 2, "{:?}", report.failures());
 }
