@@ -163,14 +163,14 @@ pub(crate) fn hardware(runtime: &Runtime) -> anyhow::Result<Hardware> {
 pub(crate) fn room(runtime: &Runtime) -> anyhow::Result<Room> {
     match runtime.backend {
         Backend::Cuda => {
-            let free = ds4_cuda::free_memory(runtime.device)?;
-            Ok(Room { device: Some(hardware(runtime)?.name), free: Some(free), piece: u64::MAX })
+            let (free, total) = ds4_cuda::memory(runtime.device)?;
+            Ok(Room { device: Some(hardware(runtime)?.name), free: Some(free), total, piece: u64::MAX })
         }
         Backend::Gpu(api) => {
             let Gpu { name, memory, .. } = ds4_wgpu::available(api, runtime.device)?;
-            Ok(Room { device: Some(name), free: Some(memory.free), piece: memory.piece })
+            Ok(Room { device: Some(name), free: Some(memory.free), total: memory.total, piece: memory.piece })
         }
-        _ => Ok(Room { device: None, free: memory::available(), piece: u64::MAX }),
+        _ => Ok(Room { device: None, free: memory::available(), total: 0, piece: u64::MAX }),
     }
 }
 

@@ -58,9 +58,9 @@ fn report() -> anyhow::Result<String> {
 
 /// The first card, or why it cannot be used.
 fn card() -> String {
-    match ds4_cuda::available(0).and_then(|card| Ok((card, ds4_cuda::free_memory(0)?))) {
-        Ok((Card { name, capability: (major, minor), .. }, free)) => {
-            format!("--device 0: {name} (compute capability {major}.{minor}), {} free", size(free))
+    match ds4_cuda::available(0).and_then(|card| Ok((card, ds4_cuda::memory(0)?))) {
+        Ok((Card { name, capability: (major, minor), .. }, (free, total))) => {
+            format!("--device 0: {name} (compute capability {major}.{minor}), {}, {} free", size(total), size(free))
         }
         Err(error) => error.to_string(),
     }

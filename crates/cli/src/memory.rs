@@ -28,6 +28,8 @@ pub(crate) struct Room {
     pub(crate) device: Option<String>,
     /// Bytes that nobody uses; `None` if that is unknown.
     pub(crate) free: Option<u64>,
+    /// Bytes that there would be if nobody else used any.
+    pub(crate) total: u64,
     /// Most bytes of one buffer.
     pub(crate) piece: u64,
 }
@@ -55,6 +57,10 @@ impl Room {
     pub(crate) fn way_out(&self, plan: &MemoryPlan) -> &'static str {
         match &self.device {
             None => "no context fits",
+            // What drivers keep for themselves is less.
+            Some(_) if self.needs(plan) <= self.total && self.free.is_some_and(|free| free < self.total / 8 * 7) => {
+                "other programs use the rest: stop them, or use --cpu"
+            }
             Some(_) if self.free.is_some_and(|free| plan.weights > free) => "no context fits, use --cpu",
             Some(_) => "no context fits, use a smaller --prefill-chunk or --cpu",
         }
@@ -132,15 +138,20 @@ mod tests {
     fn a_context_that_does_not_fit_names_the_largest_that_does() {
         let plan_at =
             |ctx: u32| MemoryPlan { weights: 500, kv: u64::from(ctx), scratch: 10, piece: u64::from(ctx / 4) };
+        let refusal =
+            |room: &Room| room.check(&plan_at(1000), 1000, |ctx| Ok(plan_at(ctx))).err().map(|error| error.to_string());
         let message = |device: Option<&str>, free, piece| {
-            let room = Room { device: device.map(str::to_owned), free: Some(free), piece };
-            room.check(&plan_at(1000), 1000, |ctx| Ok(plan_at(ctx))).err().map(|error| error.to_string())
+            let room = Room { device: device.map(str::to_owned), free: Some(free), total: free, piece };
+            refusal(&room)
         };
         let of = |text: &str| Some(format!("not enough memory for --ctx=1000: {text}"));
         let (any, gpu) = (u64::MAX, Some("G"));
         assert_eq!(message(None, 133, any), of("needs 1.0 kB, free are 0.1 kB: largest that fits is --ctx=123"));
         assert_eq!(message(gpu, 633, any), of("needs 1.5 kB, free are 0.6 kB on G: largest that fits is --ctx=123"));
         assert_eq!(message(gpu, 499, any), of("needs 1.5 kB, free are 0.5 kB on G: no context fits, use --cpu"));
+        let busy = Room { device: gpu.map(str::to_owned), free: Some(400), total: 2000, piece: any };
+        let others = "needs 1.5 kB, free are 0.4 kB on G: other programs use the rest: stop them, or use --cpu";
+        assert_eq!(refusal(&busy), of(others));
         let chunk = "needs 1.5 kB, free are 0.5 kB on G: no context fits, use a smaller --prefill-chunk or --cpu";
         assert_eq!(message(gpu, 510, any), of(chunk));
         let piece = "needs 0.2 kB in one buffer, the most are 0.1 kB on G: largest that fits is --ctx=403";

@@ -58,12 +58,13 @@ fn has_driver() -> bool {
     unsafe { sys::is_culib_present() }
 }
 
-/// Bytes of its memory that nobody uses.
+/// Bytes of its memory that nobody uses, and all of them.
 ///
 /// # Errors
 /// As [`available`].
-pub fn free_memory(ordinal: usize) -> Result<u64> {
-    Ok(Device::open(ordinal)?.memory()?.0 as u64)
+pub fn memory(ordinal: usize) -> Result<(u64, u64)> {
+    let (free, total) = Device::open(ordinal)?.memory()?;
+    Ok((free as u64, total as u64))
 }
 
 fn failed(ordinal: usize, what: String) -> Error {

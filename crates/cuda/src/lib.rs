@@ -31,7 +31,7 @@ mod weight;
 
 pub use backend::{Cuda, Notice, Options};
 pub use clock::StageClock;
-pub use device::{Buffer, Card, available, free_memory, has_cards};
+pub use device::{Buffer, Card, available, has_cards, memory};
 pub use plan::plan;
 pub use program::check;
 pub use upload::Progress;
