@@ -99,7 +99,8 @@ impl Wgpu {
         let per_part = rows_of_a_part(self.device.abilities.weights, format, k, unit);
         if per_part == 0 || (whole && per_part < m) {
             let most = self.device.abilities.weights;
-            return Err(self.device.error(format!("{}: the adapter binds at most {most} bytes", tensor.name)));
+            let what = format!("{}: the adapter binds at most {most} bytes: use --cpu", tensor.name);
+            return Err(self.device.error(what));
         }
         let mut parts = Vec::new();
         for first in (0..m).step_by(per_part) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ds4_gguf::Gguf;
-use ds4_model::{Backend, Limits, Shape};
+use ds4_model::{Backend, Limits, Numerics, Shape, Transformer};
 use ds4_testkit::{Part, Scope, device_suite, trained_states};
 use ds4_wgpu::{Api, Options, Wgpu};
 
@@ -48,6 +48,13 @@ fn what_does_not_fit_is_refused_with_the_way_out() {
         much.contains("1099511627776 bytes in one piece") && much.ends_with("use a shorter context (-c)"),
         "{much}"
     );
+    let recipe = ds4_synth::preset("tiny").expect("a preset");
+    let file = Gguf::from_bytes("tiny", ds4_synth::build(&recipe).expect("a model").into()).expect("a file");
+    let options = Options { binding: Some(16 << 10), ..Options::new(API) };
+    let poor = Wgpu::new(&shape, Limits::default(), false, options).expect("an adapter");
+    let bound = Transformer::new(poor, &file, None, Limits::default(), Numerics::Stored).err();
+    let bound = bound.map_or_else(String::new, |e| e.to_string());
+    assert!(bound.ends_with(".weight: the adapter binds at most 16384 bytes: use --cpu"), "{bound}");
 }
 
 /// Every model of the suite: an hour on a processor that imitates a GPU.
