@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, bail};
 use ds4_cpu::{Cpu, Isa};
 use ds4_cuda::{Card, Cuda, StageClock};
-use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig};
+use ds4_engine::{EngineConfig, EngineHandle, KvStoreConfig, Reopen};
 use ds4_gguf::Gguf;
 use ds4_model::{
     Backend as Stages, Batch, HC, Limits, LogitRows, MemoryPlan, Model, Numerics, Probe, Probed, RandomSelect, Shape,
@@ -230,20 +230,31 @@ impl Loaded {
         Self::open_with(file, runtime, Seats::default(), &Telling::unless(quiet), |model| model)
     }
 
-    /// As `open`, for several requests side by side; `wrap` may put something around the model.
+    /// As `open`, for several requests side by side; `wrap` may put something around the model. One whose card fails is loaded
+    /// again while its requests wait.
     pub(crate) fn open_with(
         file: ModelFile,
         runtime: &Runtime,
         seats: Seats,
         telling: &Telling,
-        wrap: impl FnOnce(Box<dyn Model>) -> Box<dyn Model>,
+        wrap: impl Fn(Box<dyn Model>) -> Box<dyn Model> + Send + 'static,
     ) -> anyhow::Result<Self> {
         let limits = Limits { slots: seats.slots, ..limits(&file.shape, runtime)? };
+        let mut reopen = None;
         let model = if let Backend::Stub(script) = &runtime.backend {
-            stub(&file, limits, script.as_deref())?
+            wrap(stub(&file, limits, script.as_deref())?)
         } else {
             let draft = runtime.mtp.as_ref().map(|source| open_draft(source, &file.shape)).transpose()?;
-            load(&file.gguf, draft.as_ref(), limits, runtime, seats.random_selection, telling)?
+            let (gguf, random, runtime) = (file.gguf.clone(), seats.random_selection, runtime.clone());
+            let card = runtime.backend.is_card();
+            let open =
+                move |telling: &Telling| load(&gguf, draft.as_ref(), limits, &runtime, random, telling).map(&wrap);
+            let model = open(telling)?;
+            if card {
+                let again = move || open(&Telling::Silent).map_err(|e| ds4_engine::Error::Device(format!("{e:#}")));
+                reopen = Some(Box::new(again) as Reopen);
+            }
+            model
         };
         let default = EngineConfig::default();
         let config = EngineConfig {
@@ -253,7 +264,7 @@ impl Loaded {
             kv: seats.kv,
             ..default
         };
-        let engine = EngineHandle::start(wrap(model), Arc::clone(&file.tokenizer), config)?;
+        let engine = EngineHandle::start_renewable(model, reopen, Arc::clone(&file.tokenizer), config)?;
         Ok(Self { file, engine, backend: runtime.backend.name() })
     }
 }

@@ -50,6 +50,9 @@ impl Default for EngineConfig {
     }
 }
 
+/// Opens the model again after its device has failed: the same weights with the same limits.
+pub type Reopen = Box<dyn FnMut() -> Result<Box<dyn Model>> + Send>;
+
 /// The door to one engine thread. Clones share it; when the last one is dropped the thread finishes what runs and ends.
 #[derive(Clone)]
 pub struct EngineHandle {
@@ -63,6 +66,20 @@ impl EngineHandle {
     /// # Errors
     /// If the model's limits admit no work, the system gives no thread, or the store cannot be opened or is in use.
     pub fn start(model: Box<dyn Model>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Result<EngineHandle> {
+        EngineHandle::start_renewable(model, None, tokenizer, config)
+    }
+
+    /// As [`EngineHandle::start`]. If the device fails, what runs ends with its error, and what waits goes on waiting while
+    /// `reopen` brings the model back; one that fails again before it has done a step stays failed.
+    ///
+    /// # Errors
+    /// As [`EngineHandle::start`].
+    pub fn start_renewable(
+        model: Box<dyn Model>,
+        reopen: Option<Reopen>,
+        tokenizer: Arc<Tokenizer>,
+        config: EngineConfig,
+    ) -> Result<EngineHandle> {
         let limits = model.limits();
         for (name, found) in [
             ("max_active", config.max_active),
@@ -78,7 +95,8 @@ impl EngineHandle {
         let identity = Identity { fingerprint: model.fingerprint(), variant: model.variant() };
         let open = |kv: &KvStoreConfig| KvStore::start(kv.clone(), identity, Arc::clone(&counters));
         let kv = config.kv.as_ref().map(open).transpose()?;
-        let (handle, scheduler) = EngineHandle::over(model, tokenizer, config, kv.map(|kv| (kv, counters)));
+        let (handle, mut scheduler) = EngineHandle::over(model, tokenizer, config, kv.map(|kv| (kv, counters)));
+        scheduler.reopen = reopen;
         let thread = thread::Builder::new()
             .name("ds4-engine".to_owned())
             .spawn(move || scheduler.run_to_end())
@@ -107,6 +125,7 @@ impl EngineHandle {
             running: AtomicUsize::new(0),
             held: AtomicU64::new(0),
             sizes: Default::default(),
+            trouble: Mutex::new(None),
             failure: OnceLock::new(),
             thread: Mutex::new(None),
         });
@@ -138,6 +157,11 @@ impl EngineHandle {
     /// Why the engine stopped, or nothing while it runs.
     pub fn failure(&self) -> Option<Error> {
         self.shared.failure.get().cloned()
+    }
+
+    /// Why the device failed, while the model is being opened again.
+    pub fn trouble(&self) -> Option<Error> {
+        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Requests that wait for a slot.
@@ -340,6 +364,7 @@ pub(crate) struct Shared {
     running: AtomicUsize,
     held: AtomicU64,
     sizes: [AtomicU64; STEP_SIZES],
+    trouble: Mutex<Option<Error>>,
     failure: OnceLock<Error>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -356,6 +381,11 @@ impl Shared {
         let class = tokens.max(1).next_power_of_two().trailing_zeros() as usize;
         self.sizes[class.min(STEP_SIZES - 1)].fetch_add(1, Ordering::Relaxed);
         self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says what is wrong with the device, or that nothing is any more.
+    pub(crate) fn trouble(&self, error: Option<Error>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     /// Records why the engine ends; the first reason stays.

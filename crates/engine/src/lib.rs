@@ -29,7 +29,7 @@ pub use constraint::Constraint;
 pub use draft::{Agreement, AgreementRequest};
 pub use ds4_text::{Delta, ToolCallDelta};
 pub use error::{Error, Result};
-pub use handle::{Activity, EngineConfig, EngineHandle, STEP_SIZES};
+pub use handle::{Activity, EngineConfig, EngineHandle, Reopen, STEP_SIZES};
 pub use kvstore::{
     KvCompression, KvFault, KvFaults, KvLog, KvMisses, KvObject, KvOp, KvRole, KvSkips, KvSpace, KvStats,
     KvStoreConfig, kv_list, kv_remove, kv_verify,

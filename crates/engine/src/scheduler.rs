@@ -12,7 +12,7 @@ use ds4_model::{Batch, Best, Limits, Model, SlotId, Span};
 use ds4_text::Tokenizer;
 
 use crate::generation::{Generation, Prediction};
-use crate::handle::{Control, Message, Shared, Sink};
+use crate::handle::{Control, Message, Reopen, Shared, Sink};
 use crate::kvstore::{Image, KvStore};
 use crate::pace::Pace;
 use crate::plan::{Budget, Demand, Kind, plan};
@@ -52,6 +52,10 @@ pub(crate) struct Scheduler {
     tickets: u64,
     kv: Option<KvStore>,
     model: Box<dyn Model>,
+    /// Brings the model back.
+    pub(crate) reopen: Option<Reopen>,
+    /// The model has done a step since it was opened.
+    proved: bool,
 }
 
 impl Scheduler {
@@ -81,18 +85,54 @@ impl Scheduler {
             tickets: 0,
             kv,
             model,
+            reopen: None,
+            proved: false,
         }
     }
 
-    /// Runs until there is nobody left to serve or the device fails. A panic ends it too, but not silently: the reason is
-    /// recorded first, then every request that is still open reports it as its sink is dropped.
+    /// Runs until there is nobody left to serve or the device fails for good. A panic ends it too, but not silently: the reason
+    /// is recorded first, then every request that is still open reports it as its sink is dropped.
     pub(crate) fn run_to_end(mut self) {
-        let error = match catch_unwind(AssertUnwindSafe(|| self.run())) {
-            Ok(Ok(())) => Error::Stopped("it was closed".to_owned()),
-            Ok(Err(error)) => error,
-            Err(panic) => Error::Stopped(format!("its thread panicked: {}", panic_text(panic.as_ref()))),
-        };
-        self.shared.fail(error);
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let error = match catch_unwind(AssertUnwindSafe(|| self.run())) {
+                Ok(Ok(())) => Error::Stopped("it was closed".to_owned()),
+                Ok(Err(error)) => error,
+                Err(panic) => Error::Stopped(format!("its thread panicked: {}", panic_text(panic.as_ref()))),
+            };
+            let renewable = matches!(error, Error::Device(_)) && self.proved && !self.closing;
+            let Some(reopen) = self.reopen.take_if(|_| renewable) else { return shared.fail(error) };
+            match self.renewed(reopen, error) {
+                Ok(renewed) => self = renewed,
+                Err(error) => return shared.fail(error),
+            }
+        }
+    }
+
+    /// The same queue before the model opened anew. What ran has ended, what the slots held is gone.
+    fn renewed(self, mut reopen: Reopen, error: Error) -> Result<Self> {
+        let Scheduler { mut seats, waiting, inbox, tokenizer, config, shared, kv, model, step, tickets, .. } = self;
+        shared.trouble(Some(error.clone()));
+        seats.iter_mut().for_each(|seat| seat.fail(error.clone()));
+        shared.occupied(0, 0);
+        drop((seats, model)); // there is no room for two
+        match catch_unwind(AssertUnwindSafe(&mut reopen)) {
+            Ok(Ok(model)) => {
+                shared.trouble(None);
+                let anew = Scheduler::new(model, tokenizer, config, inbox, shared, kv);
+                Ok(Scheduler { waiting, step, tickets, reopen: Some(reopen), ..anew })
+            }
+            outcome => {
+                let why = outcome.map_or_else(
+                    |panic| panic_text(panic.as_ref()).to_owned(),
+                    |opened| opened.err().map_or_else(String::new, |error| error.to_string()),
+                );
+                let error = Error::Device(format!("{error}; opened again: {why}"));
+                // Recorded before those who wait are let go, who report it.
+                shared.fail(error.clone());
+                Err(error)
+            }
+        }
     }
 
     fn run(&mut self) -> Result<()> {
@@ -405,6 +445,7 @@ impl Scheduler {
         let decodes = decodes.min(tokens.len() as u32);
         self.pace.took(decodes, tokens.len() as u32 - decodes, begun.elapsed());
         self.shared.stepped(tokens.len());
+        self.proved = true;
         self.hand_out(&spans, now);
         for span in &spans {
             self.save_on_the_way(span.slot as usize);

@@ -245,11 +245,21 @@ async fn finished(gate: &Gate) {
 /// Watches the engine; returns if it failed.
 async fn broken(app: &App) -> EngineError {
     let mut clock = interval(LOOK);
-    let (mut steps, mut since) = (0, Instant::now());
+    let (mut steps, mut since, mut known) = (0, Instant::now(), None);
     loop {
         clock.tick().await;
         if let Some(error) = app.engine.failure() {
             return error;
+        }
+        let trouble = app.engine.trouble();
+        if trouble != known {
+            match &trouble {
+                Some(error) => {
+                    error!(%error, waiting = app.engine.waiting(), "the device failed: opening the model again")
+                }
+                None => info!("the model is open again"),
+            }
+            known = trouble;
         }
         let activity = app.engine.activity();
         let idle = activity.running == 0 && app.engine.waiting() == 0 && app.answers.list().is_empty();

@@ -88,6 +88,9 @@ async fn health(State(app): Shared, uri: Uri) -> Response<Body> {
     if app.engine.failure().is_some() {
         return unhealthy("the engine has stopped");
     }
+    if let Some(error) = app.engine.trouble() {
+        return unhealthy(&format!("the device failed and the model is being opened again: {error}"));
+    }
     if app.wedged.load(Ordering::Relaxed) {
         return unhealthy("no step was completed for a minute although requests are there");
     }

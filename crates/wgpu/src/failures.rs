@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use ds4_engine::{EngineConfig, EngineHandle, Error, Event, Request};
+use ds4_engine::{EngineConfig, EngineHandle, Error, Event, Reopen, Request};
 use ds4_gguf::Gguf;
 use ds4_model::{Batch, Limits, LogitRows, Model, Numerics, Probe, Probed, Result, Span, Stage, Step, Transformer};
 use ds4_text::Tokenizer;
@@ -123,6 +123,33 @@ fn a_lost_gpu_ends_an_answer_and_those_that_wait_and_the_engine_says_so() {
     assert_eq!(tokens.map(|heard| heard.load(Ordering::Relaxed)), [5, 0], "one of the prompt, four of its own");
     let (sender, _events) = mpsc::channel();
     assert_eq!(engine.submit(Request::new(vec![3], sender)), Err(answer));
+}
+
+#[test]
+#[ignore = "needs a Vulkan or Metal adapter; .ci/run installs a software one"]
+fn after_a_loss_those_that_wait_are_answered_by_a_gpu_opened_again() {
+    let n_layer = ds4_synth::preset("tiny").expect("a preset").shape.n_layer as u32;
+    let tokenizer = Arc::new(Tokenizer::from_metadata(tiny().metadata()).expect("a tokenizer"));
+    let reopen: Reopen = Box::new(|| Ok(Box::new(model(u32::MAX))));
+    let lossy = Box::new(model(5 * n_layer + 2));
+    let engine = EngineHandle::start_renewable(lossy, Some(reopen), tokenizer, EngineConfig::default());
+    let engine = engine.expect("an engine");
+    let ask = || {
+        let (sender, events) = mpsc::channel();
+        let request = Request { max_tokens: 20, ignore_eos: true, ..Request::new(vec![3, 5, 7], sender) };
+        engine.submit(request).expect("there is room");
+        move || loop {
+            match events.recv_timeout(SOON).expect("an event follows soon") {
+                Event::Failed(error) => return Err(error),
+                Event::Done { usage, .. } => return Ok(usage.completion),
+                _ => {}
+            }
+        }
+    };
+    let (answer, waiting) = (ask(), ask());
+    let lost = answer().expect_err("the GPU is lost");
+    assert!(matches!(&lost, Error::Device(text) if is_lost(text)), "{lost}");
+    assert_eq!((waiting(), engine.failure()), (Ok(20), None));
 }
 
 #[test]

@@ -165,7 +165,8 @@ fn open(
     }
     runtime.ctx = Some(needed.min(trained));
     let gate = gate.clone();
-    Loaded::open_with(file, &runtime, seats, &Telling::Lines, |model| Box::new(Gated { model, gate }))
+    let wrap = move |model| Box::new(Gated { model, gate: gate.clone() }) as Box<dyn ds4_model::Model>;
+    Loaded::open_with(file, &runtime, seats, &Telling::Lines, wrap)
 }
 
 /// A run under way and everyone who writes about it.

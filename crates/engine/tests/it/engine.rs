@@ -1,6 +1,6 @@
 //! The door: what a request brings, what it costs, and what becomes of the engine when something goes wrong.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use ds4_engine::{
     Cancel, ClosedBy, EngineConfig, EngineHandle, Error, Event, Listener, ReplyBudget, Request, SamplingParams,
     ScoreEvent, ScoreRequest, StopReason, TokenLogprobs, Want,
 };
-use ds4_model::{Limits, LogitRows};
+use ds4_model::{Limits, LogitRows, Model};
 use ds4_text::{DsmlTracker, SamplingState, ToolCallKind};
 
-use crate::fake::{BATCH_FAILS, DEVICE_FAILS, Fake, NOT_A_NUMBER, PANICS, straight};
+use crate::fake::{BATCH_FAILS, DEVICE_FAILS, Fake, NOT_A_NUMBER, PANICS, Watch, straight};
 use crate::support::{LIMITS, TOKENIZER, byte_ids, collect, encode, generate, run, scripted, start, submit};
 
 fn ids(n: u32, salt: u32) -> Vec<u32> {
@@ -545,6 +545,62 @@ fn a_failed_device_ends_every_request_and_the_engine_says_so() {
     let (sender, _events) = mpsc::channel();
     assert_eq!(engine.submit(Request::new(ids(3, 1), sender)), Err(failed.clone()));
     assert_eq!(engine.slots(), Err(failed));
+}
+
+/// An engine of one slot whose model can be opened again, how often that was done, and a gate for its first model.
+fn renewable() -> (EngineHandle, Arc<AtomicUsize>, Watch) {
+    let limits = Limits { slots: 1, ..LIMITS };
+    let (fake, opened) = (Fake::new(limits), Arc::new(AtomicUsize::new(0)));
+    let (watch, count) = (fake.watch.clone(), Arc::clone(&opened));
+    let reopen = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Fake::new(limits)) as Box<dyn Model>)
+    };
+    let tokenizer = Arc::clone(&TOKENIZER);
+    let config = EngineConfig::default();
+    let engine = EngineHandle::start_renewable(Box::new(fake), Some(Box::new(reopen)), tokenizer, config).unwrap();
+    (engine, opened, watch)
+}
+
+#[test]
+fn who_waits_while_a_device_fails_is_answered_by_the_model_opened_again() {
+    let (engine, opened, watch) = renewable();
+    generate(&engine, &ids(10, 1), seeded(1));
+    watch.close();
+    let running = submit(&engine, &[4, DEVICE_FAILS], |_| {});
+    let waiting = submit(&engine, &ids(10, 2), seeded(1));
+    watch.open();
+    assert_eq!(collect(&running).error(), Error::Device("device fake: fell off the bus".to_owned()));
+    let answer = collect(&waiting);
+    assert_eq!(answer.ids, generate(&start(LIMITS).0, &ids(10, 2), seeded(1)).ids);
+    // What the slot held is gone, and is not taken for there.
+    assert_eq!(generate(&engine, &ids(10, 1), seeded(1)).usage().cached, 0);
+    assert_eq!((engine.failure(), engine.trouble(), opened.load(Ordering::Relaxed)), (None, None, 1));
+}
+
+#[test]
+fn a_device_that_fails_again_at_once_ends_the_engine() {
+    let (engine, opened, watch) = renewable();
+    generate(&engine, &ids(10, 1), seeded(1));
+    watch.close();
+    let fails = [(); 3].map(|()| submit(&engine, &[4, DEVICE_FAILS], |_| {}));
+    watch.open();
+    let failed = Error::Device("device fake: fell off the bus".to_owned());
+    assert_eq!(fails.map(|events| collect(&events).error()), [(); 3].map(|()| failed.clone()));
+    assert_eq!((engine.failure(), opened.load(Ordering::Relaxed)), (Some(failed), 1));
+}
+
+#[test]
+fn a_model_that_cannot_be_opened_again_says_why() {
+    let fake = Fake::new(LIMITS);
+    let reopen = || Err(Error::Device("no card is left".to_owned()));
+    let (tokenizer, config) = (Arc::clone(&TOKENIZER), EngineConfig::default());
+    let engine = EngineHandle::start_renewable(Box::new(fake), Some(Box::new(reopen)), tokenizer, config).unwrap();
+    generate(&engine, &ids(10, 1), seeded(1));
+    assert!(generate(&engine, &[4, DEVICE_FAILS], |_| {}).end.is_err());
+    engine.stop();
+    let why = "device fake: fell off the bus; opened again: no card is left".to_owned();
+    assert_eq!(engine.failure(), Some(Error::Device(why)));
 }
 
 #[test]

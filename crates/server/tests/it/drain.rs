@@ -134,3 +134,36 @@ fn a_device_that_fails_in_an_answer_is_told_to_all_who_wait_and_ends_the_server(
     assert!(matches!(live.end(), End::Failed(EngineError::Device(_))));
     assert!(started.elapsed() < Duration::from_secs(5));
 }
+
+#[test]
+fn a_server_whose_device_failed_says_so_and_keeps_its_queue_until_the_model_is_open_again() {
+    let (now, held, opened) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
+    let (fails, hold) = (Arc::clone(&now), Arc::clone(&held));
+    let live = Live::renewable(closes(config()), 1, move |model| {
+        // Opened again, it works.
+        if opened.swap(true, Ordering::Relaxed) {
+            fails.store(false, Ordering::Relaxed);
+            while hold.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(5));
+            }
+        }
+        Box::new(Failing { model, now: Arc::clone(&fails) })
+    });
+    let mut running = live.begin("hello", true);
+    live.until(1, 0);
+    let mut waiting = live.begin("waits", false);
+    live.until(1, 1);
+    sleep(Duration::from_millis(300));
+    now.store(true, Ordering::Relaxed);
+    assert!(read(&mut running).body.contains("device fake: the GPU is lost"));
+    let sick = live.ask("GET /health", "", "");
+    assert_eq!(sick.status, 503);
+    assert!(sick.body.contains("opened again: device fake: the GPU is lost"), "{}", sick.body);
+    held.store(false, Ordering::Relaxed);
+    let answer = read(&mut waiting);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(live.ask("GET /health", "", "").status, 200);
+    live.switch.off();
+    assert!(matches!(live.end(), End::Stopped));
+}

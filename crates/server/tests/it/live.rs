@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, mpsc};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use ds4_engine::{EngineConfig, EngineHandle};
+use ds4_engine::{EngineConfig, EngineHandle, Reopen};
 use ds4_gguf::Gguf;
 use ds4_model::{Limits, Model, Shape};
 use ds4_server::{End, ModelInfo, Server, ServerConfig, Service, Switch};
@@ -61,6 +61,16 @@ pub(crate) const SLOW: &str = r#"
     {"reply": "<think>now</think>one two three four five six seven eight nine ten eleven twelve", "tokens_per_second": 12}
 "#;
 
+fn tokenizer() -> Arc<Tokenizer> {
+    Arc::new(Tokenizer::from_metadata(GGUF.metadata()).expect("a tokenizer"))
+}
+
+fn scripted(context: u32, slots: u32) -> ScriptedModel {
+    let limits = Limits { context, slots, max_rows: 16, rewind: 8 };
+    let shape = Shape::from_gguf(&GGUF).expect("a shape");
+    ScriptedModel::new(shape, limits, tokenizer(), Script::parse(SLOW).expect("a script"))
+}
+
 impl Live {
     pub(crate) fn start(config: ServerConfig) -> Live {
         Live::with(config, 1)
@@ -72,13 +82,27 @@ impl Live {
 
     /// `wrap` may put something around the model.
     pub(crate) fn over(config: ServerConfig, slots: u32, wrap: impl FnOnce(ScriptedModel) -> Box<dyn Model>) -> Live {
-        let limits = Limits { context: config.context, slots, max_rows: 16, rewind: 8 };
-        let tokenizer = Arc::new(Tokenizer::from_metadata(GGUF.metadata()).expect("a tokenizer"));
-        let shape = Shape::from_gguf(&GGUF).expect("a shape");
-        let script = Script::parse(SLOW).expect("a script");
-        let model = wrap(ScriptedModel::new(shape, limits, Arc::clone(&tokenizer), script));
+        let model = wrap(scripted(config.context, slots));
+        Live::of(config, model, None)
+    }
+
+    /// The same, and a device that fails is opened again.
+    pub(crate) fn renewable(
+        config: ServerConfig,
+        slots: u32,
+        wrap: impl Fn(ScriptedModel) -> Box<dyn Model> + Send + 'static,
+    ) -> Live {
+        let context = config.context;
+        let open = move || Ok(wrap(scripted(context, slots)));
+        let model = open().expect("a model");
+        Live::of(config, model, Some(Box::new(open)))
+    }
+
+    fn of(config: ServerConfig, model: Box<dyn Model>, reopen: Option<Reopen>) -> Live {
+        let tokenizer = tokenizer();
         let engine_config = EngineConfig { queue: 2, ..EngineConfig::default() };
-        let engine = EngineHandle::start(model, Arc::clone(&tokenizer), engine_config).expect("an engine");
+        let engine =
+            EngineHandle::start_renewable(model, reopen, Arc::clone(&tokenizer), engine_config).expect("an engine");
         let server = Server::bind(config).expect("a socket");
         let (address, switch) = (server.addresses()[0], server.switch());
         let service = Service { engine: engine.clone(), tokenizer, model: ModelInfo::default() };
