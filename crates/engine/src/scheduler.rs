@@ -102,15 +102,13 @@ impl Scheduler {
             };
             let renewable = matches!(error, Error::Device(_)) && self.proved && !self.closing;
             let Some(reopen) = self.reopen.take_if(|_| renewable) else { return shared.fail(error) };
-            match self.renewed(reopen, error) {
-                Ok(renewed) => self = renewed,
-                Err(error) => return shared.fail(error),
-            }
+            let Some(renewed) = self.renewed(reopen, &error) else { return };
+            self = renewed;
         }
     }
 
-    /// The same queue before the model opened anew. What ran has ended, what the slots held is gone.
-    fn renewed(self, mut reopen: Reopen, error: Error) -> Result<Self> {
+    /// The same queue before the model opened anew, unless that fails. What ran has ended, what the slots held is gone.
+    fn renewed(self, mut reopen: Reopen, error: &Error) -> Option<Self> {
         let Scheduler { mut seats, waiting, inbox, tokenizer, config, shared, kv, model, step, tickets, .. } = self;
         shared.trouble(Some(error.clone()));
         seats.iter_mut().for_each(|seat| seat.fail(error.clone()));
@@ -120,17 +118,16 @@ impl Scheduler {
             Ok(Ok(model)) => {
                 shared.trouble(None);
                 let anew = Scheduler::new(model, tokenizer, config, inbox, shared, kv);
-                Ok(Scheduler { waiting, step, tickets, reopen: Some(reopen), ..anew })
+                Some(Scheduler { waiting, step, tickets, reopen: Some(reopen), ..anew })
             }
             outcome => {
                 let why = outcome.map_or_else(
                     |panic| panic_text(panic.as_ref()).to_owned(),
                     |opened| opened.err().map_or_else(String::new, |error| error.to_string()),
                 );
-                let error = Error::Device(format!("{error}; opened again: {why}"));
                 // Recorded before those who wait are let go, who report it.
-                shared.fail(error.clone());
-                Err(error)
+                shared.fail(Error::Device(format!("{error}; opened again: {why}")));
+                None
             }
         }
     }

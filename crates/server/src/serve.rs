@@ -253,11 +253,10 @@ async fn broken(app: &App) -> EngineError {
         }
         let trouble = app.engine.trouble();
         if trouble != known {
-            match &trouble {
-                Some(error) => {
-                    error!(%error, waiting = app.engine.waiting(), "the device failed: opening the model again")
-                }
-                None => info!("the model is open again"),
+            if let Some(error) = &trouble {
+                error!(%error, waiting = app.engine.waiting(), "the device failed: opening the model again");
+            } else {
+                info!("the model is open again");
             }
             known = trouble;
         }

@@ -147,7 +147,15 @@ impl Wgpu {
             coherent: options.no_coherent,
             weights: options.binding,
         };
-        let device = Device::open(options.api, options.device, without)?;
+        let mut device = Device::open(options.api, options.device, without)?;
+        let mut program = Program::default();
+        // Apple's compiler is met on the user's machine first: what it does not take is done without.
+        if device.abilities.paths.matrices.is_some_and(|matrices| matrices.scalars)
+            && !program.compiles(&device, shape, &[dense::ROWS, attention::ROWS])?
+        {
+            device.abilities.paths.matrices = None;
+            program = Program::default();
+        }
         if let Some(what) = misfit(shape, limits) {
             return Err(device.error(format!("{what}: use --cpu")));
         }
@@ -162,7 +170,7 @@ impl Wgpu {
         let drafted = if draft { value_words(&draft_specs(shape)) } else { 0 };
         Ok(Wgpu {
             shape: shape.clone(),
-            program: Program::default(),
+            program,
             recorder: Recorder::default(),
             tables: Tables::default(),
             scratch,

@@ -10,7 +10,8 @@ use ds4_model::{Batch, Limits, LogitRows, Model, Numerics, Probe, Probed, Result
 use ds4_text::Tokenizer;
 
 use crate::device::{Api, Buffer};
-use crate::{Options, Wgpu};
+use crate::program::{Kernel, Program};
+use crate::{Options, Wgpu, dense};
 
 const API: Api = if cfg!(target_vendor = "apple") { Api::Metal } else { Api::Vulkan };
 const LIMITS: Limits = Limits { context: 256, slots: 1, max_rows: 64, rewind: 8 };
@@ -161,6 +162,15 @@ fn a_shader_that_does_not_compile_names_the_adapter() {
     let error = gpu.device.check().expect_err("a shader that is none").to_string();
     let begin = format!("device {}: refuses a command: ", gpu.device.name);
     assert!(error.starts_with(&begin) && error.ends_with(": use --cpu"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a Vulkan or Metal adapter; .ci/run installs a software one"]
+fn a_kernel_that_can_be_done_without_is_refused_without_a_fault() {
+    let (gpu, mut program) = (open(), Program::default());
+    let mut takes = |kernel| program.compiles(&gpu.device, &gpu.shape, &[kernel]).expect("no fault");
+    assert!(takes(dense::DENSE) && !takes(Kernel::new("no such entry", &[])));
+    gpu.device.check().expect("no fault");
 }
 
 #[test]

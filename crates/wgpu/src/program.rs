@@ -312,6 +312,18 @@ pub(crate) struct Pipeline {
 }
 
 impl Program {
+    /// Whether the driver takes these kernels. One that it refuses is no fault of the device then.
+    pub(crate) fn compiles(&mut self, device: &Device, s: &Shape, kernels: &[Kernel]) -> Result<bool> {
+        let scopes =
+            [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation].map(|of| device.raw.push_error_scope(of));
+        for &kernel in kernels {
+            self.pipeline(device, s, kernel)?;
+        }
+        // The last scope that was opened is closed first.
+        let errors = scopes.into_iter().rev().map(|scope| pollster::block_on(scope.pop()));
+        Ok(errors.flatten().count() == 0)
+    }
+
     /// The kernel's pipeline, made now if it is new.
     pub(crate) fn pipeline(&mut self, device: &Device, s: &Shape, kernel: Kernel) -> Result<Pipeline> {
         if let Some(pipeline) = self.pipelines.get(&kernel) {
