@@ -16,7 +16,7 @@ use crate::program::{Kernel, Program};
 use crate::record::Recorder;
 use crate::scratch::Scratch;
 use crate::upload::{Progress, Uploader, value_words};
-use crate::weight::{Format, Weight};
+use crate::weight::Weight;
 use crate::{attention, compressor, dense, draft, embed, experts, hc, head, indexer, project, query, router};
 
 /// Rows of a step whose rows do not depend on each other's company.
@@ -86,9 +86,8 @@ pub struct Wgpu {
 /// Bytes that one read brings back, and that a copy moves at a time.
 const LANDING: usize = 16 << 20;
 
-/// Every kernel.
+/// Every kernel but those of an expert format.
 pub(crate) fn kernels() -> Vec<Kernel> {
-    use Format::{F16, F32, Iq2, Mxfp4, Q2k, Q4k, Q8};
     let mut all = vec![
         embed::EMBED,
         hc::PRODUCTS,
@@ -112,7 +111,6 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         attention::ATTEND,
         attention::COMBINE,
         router::ROUTE,
-        experts::GATE_UP_IQ2,
         dense::DENSE,
         dense::DENSE_MANY,
         dense::DENSE_POST,
@@ -126,12 +124,6 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         draft::ADD,
     ];
     all.extend([project::FUSED, query::FUSED, router::FUSED, compressor::JOINED, compressor::BOTH_JOINED].concat());
-    for format in [Q8, F16, F32, Iq2, Q2k, Q4k, Mxfp4] {
-        let few = [experts::DOWN, experts::DOWN_ALL];
-        let gated = (format != Iq2).then_some(experts::GATE_UP); // of IQ2_XXS there is a kernel of its own
-        let rows = [experts::GATE_UP_ROWS, experts::DOWN_ROWS];
-        all.extend(few.into_iter().chain(gated).chain(rows).map(|kernel| kernel.format(format)));
-    }
     all
 }
 
@@ -166,6 +158,7 @@ impl Wgpu {
             device.write(&buffer, 0, bytes)?;
             Ok(buffer)
         };
+        program.prepare(&device, shape, &kernels())?;
         let frequencies = RopeTables::new(shape);
         let drafted = if draft { value_words(&draft_specs(shape)) } else { 0 };
         Ok(Wgpu {

@@ -267,6 +267,8 @@ pub(crate) struct Device {
     pub(crate) raw: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) abilities: Abilities,
+    /// A processor that imitates a GPU.
+    pub(crate) software: bool,
     fault: Arc<Mutex<Option<String>>>,
 }
 
@@ -323,7 +325,8 @@ impl Device {
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| keep(&errors, describe(&error))));
         device.set_device_lost_callback(move |_, message| keep(&losses, lost(&message)));
         let abilities = Abilities { paths: Paths { subgroups, matrices }, coherent, timestamps, binding, weights };
-        Ok(Device { name, raw: device, queue, abilities, fault })
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        Ok(Device { name, raw: device, queue, abilities, software, fault })
     }
 
     /// An error of this device.

@@ -42,6 +42,13 @@ pub(crate) const DOWN_ROWS: Kernel = Kernel::new("experts_rows", &["NARROW"]);
 
 pub(crate) const DOWN_ALL: Kernel = Kernel::new("experts_down", &[]);
 
+/// Every kernel of experts of a format.
+pub(crate) fn kernels(format: Format) -> Vec<Kernel> {
+    // Of IQ2_XXS gate and up have one of their own.
+    let gated = if format == Format::Iq2 { GATE_UP_IQ2 } else { GATE_UP.format(format) };
+    [DOWN, DOWN_ALL, GATE_UP_ROWS, DOWN_ROWS].map(|kernel| kernel.format(format)).into_iter().chain([gated]).collect()
+}
+
 /// Outputs of a workgroup: of gate and up and of down; in short steps, in long ones, and there with cooperative matrices.
 const FEW: (usize, usize) = (8, 16);
 const FEW_IQ2: usize = 32;

@@ -9,8 +9,10 @@ use ds4_gguf::Gguf;
 use ds4_model::{Batch, Limits, LogitRows, Model, Numerics, Probe, Probed, Result, Span, Stage, Step, Transformer};
 use ds4_text::Tokenizer;
 
+use crate::backend::kernels;
 use crate::device::{Api, Buffer};
 use crate::program::{Kernel, Program};
+use crate::weight::Format;
 use crate::{Options, Wgpu, dense};
 
 const API: Api = if cfg!(target_vendor = "apple") { Api::Metal } else { Api::Vulkan };
@@ -185,4 +187,25 @@ fn a_probe_changes_nothing() {
     };
     let mut plain = Transformer::new(open(), &file, None, LIMITS, Numerics::Stored).expect("a model");
     assert_eq!(logits(&mut model(u32::MAX)), logits(&mut plain));
+}
+
+#[test]
+#[ignore = "needs a Vulkan or Metal adapter; .ci/run installs a software one"]
+fn no_step_needs_a_kernel_that_loading_does_not_prepare() {
+    let known: Vec<Kernel> =
+        kernels().into_iter().chain(Format::ALL.into_iter().flat_map(crate::experts::kernels)).collect();
+    let limits = Limits { max_rows: 80, ..LIMITS };
+    for no_coherent in [false, true] {
+        let options = Options { no_coherent, ..Options::new(API) };
+        let shape = ds4_synth::preset("tiny").expect("a preset").shape;
+        let gpu = Wgpu::new(&shape, limits, false, options).expect("an adapter");
+        let mut model = Transformer::new(gpu, &tiny(), None, limits, Numerics::Stored).expect("a model");
+        let mut logits = vec![0.0; shape.n_vocab];
+        for (pos, len) in [(0, 70), (70, 1), (71, 3)] {
+            let span = Span { slot: 0, pos, len, logits: LogitRows::Last };
+            model.forward(&Batch { tokens: &vec![7; len as usize], spans: &[span] }, &mut logits).expect("a step");
+        }
+        let missing: Vec<&Kernel> = model.backend_mut().program.made().filter(|made| !known.contains(made)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }

@@ -1,11 +1,15 @@
-//! Shaders: their text for a model's counts and an adapter's abilities, and pipelines made of it when first used.
+//! Shaders: their text for a model's counts and an adapter's abilities, and pipelines made of it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::thread;
 
 use ds4_model::{Result, Shape};
 
-use crate::device::Device;
+use crate::device::{Abilities, Device};
+use crate::experts;
 use crate::weight::Format;
 
 /// Rows of x that a group of lanes multiplies with a weight row it has read, in steps of several rows.
@@ -284,7 +288,7 @@ pub fn shaders(s: &Shape) -> Vec<Shader> {
     let with = kinds.map(|kind| Paths { subgroups: kind.lanes == 32, matrices: Some(kind) });
     let mut out = Vec::new();
     for paths in without.into_iter().chain(with) {
-        for kernel in crate::backend::kernels() {
+        for kernel in crate::backend::kernels().into_iter().chain(Format::ALL.into_iter().flat_map(experts::kernels)) {
             if paths.matrices.map_or(kernel.needs_matrices(), |_| !kernel.has_matrices()) {
                 continue;
             }
@@ -312,6 +316,31 @@ pub(crate) struct Pipeline {
 }
 
 impl Program {
+    /// Makes the pipelines of kernels side by side, so that no step waits for them. Those that the adapter has no use for are
+    /// left out, and so is a processor that imitates a GPU: it makes nothing of a kernel before it runs it.
+    pub(crate) fn prepare(&mut self, device: &Device, s: &Shape, kernels: &[Kernel]) -> Result<()> {
+        let Abilities { paths, coherent, .. } = device.abilities;
+        let of_use = |kernel: &Kernel| {
+            !device.software
+                && (coherent || !kernel.flags.contains(&"FUSED"))
+                && (paths.matrices.is_some() || !kernel.needs_matrices())
+                && !self.pipelines.contains_key(kernel)
+        };
+        let kernels: Vec<Kernel> = kernels.iter().copied().filter(of_use).collect();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(kernels.len());
+        let made: Vec<_> = thread::scope(|scope| {
+            let worker = |first| {
+                let own = kernels.iter().skip(first).step_by(threads);
+                scope.spawn(|| own.map(|&kernel| (kernel, make(device, s, kernel))).collect::<Vec<_>>())
+            };
+            let workers: Vec<_> = (0..threads).map(worker).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        device.check()?;
+        made.into_iter().for_each(|(kernel, raw)| drop(self.keep(kernel, raw)));
+        Ok(())
+    }
+
     /// Whether the driver takes these kernels. One that it refuses is no fault of the device then.
     pub(crate) fn compiles(&mut self, device: &Device, s: &Shape, kernels: &[Kernel]) -> Result<bool> {
         let scopes =
@@ -329,29 +358,43 @@ impl Program {
         if let Some(pipeline) = self.pipelines.get(&kernel) {
             return Ok(pipeline.clone());
         }
-        let source = text(kernel, s, device.abilities.paths);
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(kernel.entry), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        // SAFETY: the shaders index inside the bindings they are given: rows, pieces and columns are bounded by the counts in
-        // their text and by the parameters of the dispatch, which the host makes from the sizes of the same buffers; ids of
-        // experts come from the router or a checked table; loops end by the same counts.
-        let module =
-            unsafe { device.raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
-        let raw = device.raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.entry),
-            layout: None,
-            module: &module,
-            entry_point: Some(kernel.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..wgpu::PipelineCompilationOptions::default()
-            },
-            cache: None,
-        });
+        let raw = make(device, s, kernel);
         device.check()?;
+        Ok(self.keep(kernel, raw))
+    }
+
+    /// Kernels that have a pipeline.
+    #[cfg(test)]
+    pub(crate) fn made(&self) -> impl Iterator<Item = &Kernel> {
+        self.pipelines.keys()
+    }
+
+    fn keep(&mut self, kernel: Kernel, raw: wgpu::ComputePipeline) -> Pipeline {
         let layout = raw.get_bind_group_layout(0);
         let pipeline = Pipeline { id: self.pipelines.len(), raw, layout };
         self.pipelines.insert(kernel, pipeline.clone());
-        Ok(pipeline)
+        pipeline
     }
+}
+
+/// Makes a pipeline, whatever becomes of it.
+fn make(device: &Device, s: &Shape, kernel: Kernel) -> wgpu::ComputePipeline {
+    let source = text(kernel, s, device.abilities.paths);
+    let descriptor =
+        wgpu::ShaderModuleDescriptor { label: Some(kernel.entry), source: wgpu::ShaderSource::Wgsl(source.into()) };
+    // SAFETY: the shaders index inside the bindings they are given: rows, pieces and columns are bounded by the counts in
+    // their text and by the parameters of the dispatch, which the host makes from the sizes of the same buffers; ids of
+    // experts come from the router or a checked table; loops end by the same counts.
+    let module = unsafe { device.raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+    device.raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(kernel.entry),
+        layout: None,
+        module: &module,
+        entry_point: Some(kernel.entry),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            zero_initialize_workgroup_memory: false,
+            ..wgpu::PipelineCompilationOptions::default()
+        },
+        cache: None,
+    })
 }

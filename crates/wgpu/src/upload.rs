@@ -93,6 +93,9 @@ impl Wgpu {
                 format!("{name}: type {dtype} of dims {dims}, expected inputs a multiple of {}", format.inputs());
             return Err(self.device.error(what));
         }
+        if experts {
+            self.program.prepare(&self.device, &self.shape, &crate::experts::kernels(format))?;
+        }
         let each = if experts { tensor.dims[1] as usize } else { m };
         let unit = if experts { each } else { 1 };
         let whole = is_vector(class) || class == Class::HcFn;

@@ -26,6 +26,10 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// Every one.
+    pub(crate) const ALL: [Format; 7] =
+        [Format::Q8, Format::F16, Format::F32, Format::Iq2, Format::Q2k, Format::Q4k, Format::Mxfp4];
+
     /// What the text of shaders calls it.
     pub(crate) fn flag(self) -> &'static str {
         match self {
