@@ -128,11 +128,13 @@ fn the_miniature_answers_over_http() {
 
 #[test]
 fn signals_end_it_gently_then_at_once() {
-    let program = Program::endless();
-    let body =
-        r#"{"messages": [{"role": "user", "content": "a"}], "stream": true, "ignore_eos": true, "max_tokens": 1500}"#;
+    // Half a minute of answer, however fast the machine is.
+    let program = Program::new();
+    program.write("script.json", json!({"reply": "word ".repeat(1500), "tokens_per_second": 50}).to_string());
+    let body = r#"{"messages": [{"role": "user", "content": "a"}], "stream": true}"#;
     let one = |program: &Program, args: &[&str]| {
-        let server = Server::start(program, args);
+        let stub = ["--backend", "stub", "--stub-script", "script.json"];
+        let server = Server::start(program, &[&stub, args].concat());
         let mut stream = server.begin("POST /v1/chat/completions HTTP/1.1", body);
         stream.read_exact(&mut [0; 400]).expect("the beginning of an answer");
         server.signal("INT");
