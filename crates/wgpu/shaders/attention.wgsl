@@ -1,29 +1,12 @@
-// attend: one online softmax over the window and the visible compressed rows, with a sink per head (model.md 5.2, 5.3). Visible
-// rows are numbered: first the window, oldest first, then compressed rows, ascending. 128 invocations: a group of 32 lanes has a
-// head, a lane sixteen of its columns.
+// attend: one online softmax over the window and the visible compressed rows, with a sink per head (model.md 5.2, 5.3). 128
+// invocations: a group of 32 lanes has a head, a lane sixteen of its columns.
 //   attend: grid (parts, groups of 4 heads, rows). Four rows at a time are decoded, one by each group, and shared through workgroup
 //           memory. What a part has summed is left in [row][part][N_HEAD][PART].
 //   attend_combine: grid (groups of 4 heads, rows, 1): parts in their order, the sink, the inverse rotation.
 // With FUSED the last part of a row's group of heads to be there combines them too.
 
-struct Args {
-    ratio: u32, parts: u32, first_row: u32, per_part: u32,
-    window_per_slot: u32, rows_per_slot: u32, sinks: u32, rope: u32,
-}
-var<immediate> args: Args;
-
 const PART = HEAD / 4u + 1u;              // fours of a head's sums, column 16 lane + 4 i in place 32 i + lane; then maximum and weight
-const SCORE_SCALE = 0.044194173824159216; // 1 / sqrt(512)
 const GROUPS = (N_HEAD + 3u) / 4u;
-
-@group(0) @binding(0) var<storage, read> step: array<StepRow>;
-
-fn compressed_rows(pos: u32) -> u32 { return select(0u, (pos + 1u) / max(args.ratio, 1u), args.ratio != 0u); }
-fn chooses(pos: u32) -> bool { return args.ratio == 4u && compressed_rows(pos) > TOP_K; }
-fn first_raw(pos: u32) -> u32 { return pos + 1u - min(pos + 1u, WINDOW); }
-fn visible(pos: u32) -> u32 {
-    return pos + 1u - first_raw(pos) + select(compressed_rows(pos), TOP_K, chooses(pos));
-}
 
 // Rows of a part: those of the step, or what a row of the step asks for by itself: at most 32 parts, of no less than 16 rows.
 fn part_rows(total: u32) -> u32 {
@@ -68,10 +51,9 @@ fn places(lane: u32) -> vec2<u32> {
 
 // Visible row `j`, of which there are more.
 fn fetch(row: u32, s: StepRow, j: u32, lane: u32) -> Piece {
-    let first = first_raw(s.pos);
-    let raw = s.pos + 1u - first;
+    let raw = raw_rows(s.pos);
     if (j < raw) {
-        let at = (s.slot * args.window_per_slot + (first + j) % args.window_per_slot) * PAIRS + places(lane);
+        let at = (s.slot * args.window_per_slot + (s.pos + 1u - raw + j) % args.window_per_slot) * PAIRS + places(lane);
         return Piece(vec4<u32>(window[at.x], window[at.x + 1u]), vec4<u32>(window[at.y], window[at.y + 1u]));
     }
     var c = j - raw;
@@ -150,7 +132,7 @@ fn attend(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index)
     }
 //if FUSED
     let count = (total + per_part - 1u) / per_part;
-    if (is_last(row * GROUPS + wg.y, 1u, count, tid) && head < N_HEAD) { combine(wg.z, row, head, lane); }
+    if (is_last(row * GROUPS + wg.y, 1u, count, tid)) { combine(wg.z, row, head, tid); }
 //end
 }
 //else
@@ -165,35 +147,43 @@ fn unrotated(v: vec4<f32>, pair: u32, pos: u32) -> vec4<f32> {
     return vec4<f32>(rotated_back(v.xy, rope[pair], pos), rotated_back(v.zw, rope[pair + 1u], pos));
 }
 
-// A lane's sixteen columns of a head; `place` is the row's among those of the dispatch. Parts are read four at a time.
-fn combine(place: u32, row: u32, head: u32, lane: u32) {
+// Of each part of a group's head: its maximum and weight, then its share and what that makes of the weight.
+var<workgroup> stats: array<vec2<f32>, 128>;
+
+// A lane's sixteen columns of a head, and its part's share in them; `place` is the row's among those of the dispatch. There are at
+// most 32 parts, read four at a time.
+fn combine(place: u32, row: u32, head: u32, tid: u32) {
+    let lane = tid & 31u;
     let pos = step[row].pos;
     let total = visible(pos);
     let per_part = part_rows(total);
     let count = (total + per_part - 1u) / per_part;
-    let base = (place * args.parts * N_HEAD + head) * PART;
+    let base = (place * args.parts * N_HEAD + min(head, N_HEAD - 1u)) * PART;
     const STRIDE = N_HEAD * PART;
-    let sink = values[args.sinks + head];
+    let sink = values[args.sinks + min(head, N_HEAD - 1u)];
+    let own = select(vec2<f32>(-3.4e38, 0.0), parts[base + min(lane, count - 1u) * STRIDE + HEAD / 4u].xy, lane < count);
+    stats[tid] = own;
+    workgroupBarrier();
+    let first_stats = tid & ~31u;
     var top = sink;
     for (var p = 0u; p < count; p += 4u) {
-        let stats = base + HEAD / 4u;
-        let a = parts[stats + p * STRIDE].x;
-        let b = parts[stats + min(p + 1u, count - 1u) * STRIDE].x;
-        let c = parts[stats + min(p + 2u, count - 1u) * STRIDE].x;
-        let d = parts[stats + min(p + 3u, count - 1u) * STRIDE].x;
-        top = max(max(max(top, a), max(b, c)), d);
+        let at = first_stats + p;
+        top = max(max(max(top, stats[at].x), max(stats[at + 1u].x, stats[at + 2u].x)), stats[at + 3u].x);
     }
+    let share = exp(own.x - top);
+    workgroupBarrier();
+    stats[tid] = vec2<f32>(share, own.y * share);
+    workgroupBarrier();
     var sum = mat4x4<f32>();
     var weight = exp(sink - top);
     for (var first = 0u; first < count; first += 4u) {
 //each i 4
-        let at$i = base + min(first + $iu, count - 1u) * STRIDE;
-        let stats$i = parts[at$i + HEAD / 4u];
-        let v$i = mat4x4<f32>(parts[at$i + lane], parts[at$i + lane + 32u], parts[at$i + lane + 64u], parts[at$i + lane + 96u]);
+        let at$i = base + min(first + $iu, count - 1u) * STRIDE + lane;
+        let v$i = mat4x4<f32>(parts[at$i], parts[at$i + 32u], parts[at$i + 64u], parts[at$i + 96u]);
+        let p$i = stats[first_stats + first + $iu];
 //end
-        let p = select(vec4<f32>(), exp(vec4<f32>(stats0.x, stats1.x, stats2.x, stats3.x) - top),
-            vec4<u32>(0u, 1u, 2u, 3u) + first < vec4<u32>(count));
-        weight = fma(stats3.y, p.w, fma(stats2.y, p.z, fma(stats1.y, p.y, fma(stats0.y, p.x, weight))));
+        let p = vec4<f32>(p0.x, p1.x, p2.x, p3.x);
+        weight += p0.y + p1.y + p2.y + p3.y;
         sum = mat4x4<f32>(mixed(sum[0], p, v0[0], v1[0], v2[0], v3[0]), mixed(sum[1], p, v0[1], v1[1], v2[1], v3[1]),
             mixed(sum[2], p, v0[2], v1[2], v2[2], v3[2]), mixed(sum[3], p, v0[3], v1[3], v2[3], v3[3]));
     }
@@ -203,6 +193,7 @@ fn combine(place: u32, row: u32, head: u32, lane: u32) {
         sum = mat4x4<f32>(unrotated(sum[0], pair, pos), unrotated(sum[1], pair + 2u, pos),
             unrotated(sum[2], pair + 4u, pos), unrotated(sum[3], pair + 6u, pos));
     }
+    if (head >= N_HEAD) { return; }
     let to = (row * N_HEAD + head) * (HEAD / 4u) + 4u * lane;
     heads[to] = sum[0];
     heads[to + 1u] = sum[1];
@@ -214,7 +205,7 @@ fn combine(place: u32, row: u32, head: u32, lane: u32) {
 @compute @workgroup_size(128)
 fn attend_combine(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let head = 4u * wg.x + tid / 32u;
-    if (head < N_HEAD) { combine(wg.y, args.first_row + wg.y, head, tid & 31u); }
+    combine(wg.y, args.first_row + wg.y, head, tid);
 }
 //end
 //end

@@ -1,17 +1,10 @@
-// attend of long steps on cooperative matrices (model.md 5.2, 5.3); rows are numbered as in `attention.wgsl`.
+// attend of long steps on cooperative matrices (model.md 5.2, 5.3).
 //   attend_rows: grid (groups of 32 heads, rows, 1), eight subgroups
 // Of eight subgroups each has 64 of the 512 columns: it multiplies its columns of the heads with its columns of 16 rows, all add up
 // their scores, and it sums its columns of the rows by their shares: nobody needs another's columns.
 // Shares are taken against a score of reference, a head's highest when it was set. It is moved, and sums with it, when a score
 // exceeds it by e^8: float16 holds shares up to there.
 
-struct Args {
-    ratio: u32, parts: u32, first_row: u32, per_part: u32,
-    window_per_slot: u32, rows_per_slot: u32, sinks: u32, rope: u32,
-}
-var<immediate> args: Args;
-
-@group(0) @binding(0) var<storage, read> step: array<StepRow>;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> window: array<u32>;
 @group(0) @binding(3) var<storage, read> rows: array<u32>;
@@ -20,7 +13,6 @@ var<immediate> args: Args;
 @group(0) @binding(6) var<storage, read> rope: array<f32>;
 @group(0) @binding(7) var<storage, read_write> heads: array<vec4<f32>>;
 
-const SCORE_SCALE = 0.044194173824159216; // 1 / sqrt(512)
 const SLACK = 8.0;
 const STRIDE = 18u; // fours of 64 columns, padded so that eight rows lie in different banks
 const SHARE_STRIDE = 6u; // fours of 16 shares, padded alike
@@ -36,27 +28,20 @@ fn set_slice(at_four: u32, v: vec4<f32>) {
     let at = 4u * at_four;
     slices[at] = f16(v.x); slices[at + 1u] = f16(v.y); slices[at + 2u] = f16(v.z); slices[at + 3u] = f16(v.w);
 }
-fn set_shares(head: u32, pair: u32, v: vec2<f32>) {
-    let at = 4u * head * SHARE_STRIDE + 2u * pair;
-    shares[at] = f16(v.x); shares[at + 1u] = f16(v.y);
+fn set_shares(head: u32, four: u32, v: vec4<f32>) {
+    let at = 4u * (head * SHARE_STRIDE + four);
+    shares[at] = f16(v.x); shares[at + 1u] = f16(v.y); shares[at + 2u] = f16(v.z); shares[at + 3u] = f16(v.w);
 }
 //else
 var<workgroup> slices: array<vec4<f16>, 8u * 16u * STRIDE>; // [subgroup][row][column / 4]
 var<workgroup> shares: array<vec4<f16>, 32u * SHARE_STRIDE>; // [head][row / 4]
 
 fn set_slice(at: u32, v: vec4<f32>) { slices[at] = vec4<f16>(v); }
-fn set_shares(head: u32, pair: u32, v: vec2<f32>) {
-    let at = head * SHARE_STRIDE + pair / 2u;
-    if ((pair & 1u) == 0u) { shares[at].x = f16(v.x); shares[at].y = f16(v.y); }
-    else { shares[at].z = f16(v.x); shares[at].w = f16(v.y); }
-}
+fn set_shares(head: u32, four: u32, v: vec4<f32>) { shares[head * SHARE_STRIDE + four] = vec4<f16>(v); }
 //end
 var<workgroup> factors: array<f32, 32>; // by which a head's sums change
-var<workgroup> moved: u32;
-
-fn compressed_rows(pos: u32) -> u32 { return select(0u, (pos + 1u) / max(args.ratio, 1u), args.ratio != 0u); }
-fn chooses(pos: u32) -> bool { return args.ratio == 4u && compressed_rows(pos) > TOP_K; }
-fn raw_rows(pos: u32) -> u32 { return min(pos + 1u, WINDOW); }
+// Whether any does. Sixteen bytes, as all variables here have a multiple of: matrices are stored behind it.
+var<workgroup> moved: vec4<u32>;
 
 // Half a subgroup's columns of a visible row: eight words of codes and their scale, or of the rotated tail sixteen of float16.
 struct Raw { words: array<u32, 16>, scale: u32 }
@@ -82,13 +67,6 @@ fn fetch(row: u32, s: StepRow, j: u32, subgroup: u32, half: u32) -> Raw {
     return raw;
 }
 
-// Four codes of E4M3, 2^-8 times their values: fields have the order of float16's.
-fn e4m3_four(w: u32) -> vec4<f32> {
-    let low = ((w & 0x80u) << 8u) | ((w & 0x7fu) << 7u) | ((w & 0x8000u) << 16u) | ((w & 0x7f00u) << 15u);
-    let high = ((w >> 8u) & 0x8000u) | ((w >> 9u) & 0x3f80u) | (w & 0x80000000u) | ((w & 0x7f000000u) >> 1u);
-    return vec4<f32>(unpack2x16float(low), unpack2x16float(high));
-}
-
 // Item `item` of 32 of a subgroup: row item / 2 of the block.
 fn put_slice(raw: Raw, subgroup: u32, item: u32) {
     let to = (16u * subgroup + item / 2u) * STRIDE + 8u * (item & 1u);
@@ -98,15 +76,15 @@ fn put_slice(raw: Raw, subgroup: u32, item: u32) {
         }
         return;
     }
-    let scale = exp2_of(i32((raw.scale >> (8u * (subgroup & 3u))) & 0xffu) - 119);
-    for (var i = 0u; i < 8u; i += 1u) { set_slice(to + i, scale * e4m3_four(raw.words[i])); }
+    let scale = exp2_of(i32((raw.scale >> (8u * (subgroup & 3u))) & 0xffu) - 127) * E4M3_UNIT;
+    for (var i = 0u; i < 8u; i += 1u) { set_slice(to + i, scale * e4m3_units(raw.words[i])); }
 }
 
 @compute @workgroup_size(THREADS)
 fn attend_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let row = wg.y;
     let s = step[row];
-    let total = raw_rows(s.pos) + select(compressed_rows(s.pos), TOP_K, chooses(s.pos));
+    let total = visible(s.pos);
     let first_head = 32u * wg.x;
     let subgroup = tid / LANES;
     let lane = tid % LANES;
@@ -135,7 +113,7 @@ fn attend_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
     var weight: array<f32, PAIRS>;
     var score: array<vec2<f32>, PAIRS>;
     var raw: array<Raw, ITEMS>;
-    if (tid == 0u) { moved = 0u; }
+    if (tid == 0u) { moved.x = 0u; }
     for (var i = 0u; i < ITEMS; i += 1u) {
         let item = LANES * i + lane;
         raw[i] = fetch(row, s, min(item / 2u, total - 1u), subgroup, item & 1u);
@@ -199,14 +177,15 @@ fn attend_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
             } else if (top > reference[c] + SLACK) {
                 factor = exp(reference[c] - top);
                 reference[c] = top;
-                moved = 1u;
+                moved.x = 1u;
             }
             if (pair == 0u) { factors[head] = factor; }
             let share = exp(score[c] - reference[c]);
             weight[c] = fma(weight[c], factor, share.x + share.y);
-            set_shares(head, pair, share);
+            let other = subgroupShuffleXor(share, 1u);
+            if ((pair & 1u) == 0u) { set_shares(head, pair / 2u, vec4<f32>(share, other)); }
         }
-        if (workgroupUniformLoad(&moved) != 0u) {
+        if (workgroupUniformLoad(&moved).x != 0u) {
 //each h 2
 //each m SIXTEEN
 //each k SIXTY_FOUR
@@ -219,7 +198,7 @@ fn attend_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
 //end
 //end
 //end
-            if (tid == 0u) { moved = 0u; }
+            if (tid == 0u) { moved.x = 0u; }
         }
 //each r SIXTEEN
         {

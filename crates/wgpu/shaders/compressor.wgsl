@@ -70,39 +70,40 @@ fn keep_inputs(indexed: bool, i: u32, s: StepRow, width: u32, per_slot: u32, tid
 }
 
 //if APPEND
-// Where value and gate of position `p` begin, and in which table: the step's or the ring.
-fn place(i: u32, s: StepRow, p: u32, width: u32, per_slot: u32) -> vec2<u32> {
-    if (p >= s.first) { return vec2<u32>((i - (s.pos - p)) * 2u * width, 0u); }
-    return vec2<u32>((s.slot * per_slot + p % per_slot) * 2u * width, 1u);
-}
-
-fn value_at(indexed: bool, at: vec2<u32>, i: u32) -> f32 {
-    if (at.y == 0u) { return input(indexed, at.x + i); }
+// Word `c` of the inputs of position `p`: of this step, or before it of the ring. Both are read, so that nothing waits for a choice.
+fn input_at(indexed: bool, i: u32, s: StepRow, p: u32, c: u32, width: u32, per_slot: u32) -> f32 {
+    let here = p >= s.first;
+    let at = select(i, i - (s.pos - p), here) * 2u * width + c;
+    let before = (s.slot * per_slot + p % per_slot) * 2u * width + c;
 //if INDEX_CACHE
-    if (indexed) { return index_ring[at.x + i]; }
+    if (indexed) { return select(index_ring[before], index_inputs[at], here); }
 //end
-    return ring[at.x + i];
+    return select(ring[before], inputs[at], here);
 }
 
-// The pooled channel `j` of the window that closes at row `i`.
+// The pooled channel `j` of the window that closes at row `i`, four positions at a time.
 fn pool(indexed: bool, i: u32, s: StepRow, j: u32, width: u32, per_slot: u32) -> f32 {
     let overlaps = args.own.ratio == 4u;
     let half = select(0u, width / 2u, overlaps);
     let start = s.pos + 1u - args.own.ratio;
     let begin = select(start, start - min(start, args.own.ratio), overlaps);
     var top = -3.4e38;
-    for (var p = begin; p <= s.pos; p += 1u) {
-        let at = place(i, s, p, width, per_slot);
-        top = max(top, value_at(indexed, at, width + j + select(0u, half, p >= start)));
-    }
     var total = 0.0;
     var sum = 0.0;
-    for (var p = begin; p <= s.pos; p += 1u) {
-        let at = place(i, s, p, width, per_slot);
-        let channel = j + select(0u, half, p >= start);
-        let weight = exp(value_at(indexed, at, width + channel) - top);
-        total += weight;
-        sum = fma(weight, value_at(indexed, at, channel), sum);
+    for (var p = begin; p <= s.pos; p += 4u) {
+        let c = j + select(0u, half, p >= start);
+        var gates: vec4<f32>;
+        var v: vec4<f32>;
+        for (var k = 0u; k < 4u; k += 1u) {
+            gates[k] = input_at(indexed, i, s, p + k, width + c, width, per_slot);
+            v[k] = input_at(indexed, i, s, p + k, c, width, per_slot);
+        }
+        let highest = max(max(top, max(gates.x, gates.y)), max(gates.z, gates.w));
+        let shrink = exp(top - highest);
+        let weights = exp(gates - highest);
+        total = fma(total, shrink, (weights.x + weights.y) + (weights.z + weights.w));
+        sum = fma(sum, shrink, dot(weights, v));
+        top = highest;
     }
     return sum / total;
 }

@@ -1,7 +1,7 @@
-// Products of few rows: out[row][m] = sum_k w[m][k] x[row][k]. Bound by the bytes of weights: a group of 32 lanes reads four
-// weight rows side by side, sixteen bytes a lane, and multiplies them with BATCH rows of x. A row's sum is made the same way
+// Products of few rows: out[row][m] = sum_k w[m][k] x[row][k]. Bound by the bytes of weights: a group of 32 lanes reads its half of
+// four weight rows side by side, sixteen bytes a lane, and multiplies them with BATCH rows of x. A row's sum is made the same way
 // whatever the number of rows.
-//   grid: (blocks of 16 weight rows of all segments, ceil(n / BATCH), 1), 128 invocations
+//   grid: (blocks of eight weight rows of all segments, ceil(n / BATCH), 1), 128 invocations
 // POST ends a sublayer: its one segment's outputs go into the streams, X'[b] = post_b y + sum_a C[a][b] X[a].
 // With FUSED the stage whose text follows makes use of the outputs in this dispatch: it stores them (`keep`), says which of them
 // belong together (`unit`: a ticket of a batch of rows and the number of outputs), and the last workgroup of a unit finishes it.
@@ -70,6 +70,8 @@ fn f32_step(s: vec4<f32>, a: vec4<u32>, b: vec4<u32>, c: vec4<u32>, e: vec4<u32>
         chain(bitcast<vec4<f32>>(c), v, s.z), chain(bitcast<vec4<f32>>(e), v, s.w));
 }
 
+var<workgroup> halves: array<f32, 64>; // what the second half of the groups has summed
+
 // Four scales of Q8.
 fn scales_of(a: u32, b: u32, c: u32, e: u32, odd: u32) -> vec4<f32> {
     return vec4<f32>(half_of(a, odd), half_of(b, odd), half_of(c, odd), half_of(e, odd));
@@ -90,8 +92,10 @@ fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
     for (var i = 1u; i < args.segments; i += 1u) { which += u32(place >= segments[i].first); }
     let segment = segments[which];
     let lane = tid & 31u;
-    let block = 16u * (place - segment.first);
-    let own0 = block + 4u * (tid / 32u);
+    let half = (tid / 32u) & 1u;
+    let begin = lane + 32u * half; // the group's pieces: every other 32
+    let block = 8u * (place - segment.first);
+    let own0 = block + 4u * (tid / 64u);
     let pieces = select(select(args.k / 4u, args.k / 8u, segment.format == FORMAT_F16), args.k / 16u, segment.format == FORMAT_Q8);
     // A group of weight rows shares its part of x; the four rows of a lane are of one group.
     let part = (min(own0, segment.rows - 1u) + segment.group_first) / segment.group_rows * (args.k / 4u);
@@ -111,7 +115,7 @@ fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
     // What a lane will store: of one batch row one of the group's outputs.
     let own_row = row + lane / 4u;
     let own_m = own0 + (lane & 3u);
-    let stores = lane < 4u * BATCH && own_row < args.n && own_m < segment.rows;
+    let stores = half == 0u && lane < 4u * BATCH && own_row < args.n && own_m < segment.rows;
 //if POST
     var old = vec4<f32>();
     if (stores) { old = old_streams(own_row, segment.to + own_m); }
@@ -121,9 +125,9 @@ fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
         let e$i = segment.scales + m$i * (args.k / 64u);
 //end
         // Two pieces of each row are under way at a time.
-        for (var p = lane; p < pieces; p += 64u) {
-            let more = p + 32u < pieces;
-            let p2 = select(p, p + 32u, more);
+        for (var p = begin; p < pieces; p += 128u) {
+            let more = p + 64u < pieces;
+            let p2 = select(p, p + 64u, more);
 //each i 4
             let a$i = codes[c$i + p];
             let d$i = words[e$i + p / 4u];
@@ -150,9 +154,14 @@ fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
             }
         }
     } else if (segment.format == FORMAT_F16) {
-        for (var p = lane; p < pieces; p += 32u) {
+        for (var p = begin; p < pieces; p += 128u) {
+            let more = p + 64u < pieces;
+            let p2 = select(p, p + 64u, more);
 //each i 4
             let a$i = codes[c$i + p];
+//end
+//each i 4
+            let b$i = codes[c$i + p2];
 //end
             s0 = f16_step(s0, a0, a1, a2, a3, x0 + 2u * p);
 //if MANY
@@ -160,9 +169,17 @@ fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
             s1_$r = f16_step(s1_$r, a0, a1, a2, a3, x1_$r + 2u * p);
 //end
 //end
+            if (more) {
+                s0 = f16_step(s0, b0, b1, b2, b3, x0 + 2u * p2);
+//if MANY
+//each r 3
+                s1_$r = f16_step(s1_$r, b0, b1, b2, b3, x1_$r + 2u * p2);
+//end
+//end
+            }
         }
     } else {
-        for (var p = lane; p < pieces; p += 32u) {
+        for (var p = begin; p < pieces; p += 64u) {
 //each i 4
             let a$i = codes[c$i + p];
 //end
@@ -181,16 +198,20 @@ fn dense(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) 
     if (lane / 4u == $ru + 1u) { y = t1_$r; }
 //end
 //end
+    let own = y[lane & 3u];
+    if (half == 1u) { halves[(tid / 64u) * 32u + lane] = own; }
+    workgroupBarrier();
     if (stores) {
+        let whole = own + halves[(tid / 64u) * 32u + lane];
 //if POST
-        post(own_row, segment.to + own_m, y[lane & 3u], old);
+        post(own_row, segment.to + own_m, whole, old);
 //else
-        keep(own_row, segment.to + own_m, y[lane & 3u]);
+        keep(own_row, segment.to + own_m, whole);
 //end
     }
 //if FUSED
     let together = unit(segment.to + block);
-    if (together.y == 0u || !is_last(wg.y * UNITS + together.x, min(16u, segment.rows - block), together.y, tid)) { return; }
+    if (together.y == 0u || !is_last(wg.y * UNITS + together.x, min(8u, segment.rows - block), together.y, tid)) { return; }
     for (var r = row; r < min(row + BATCH, args.n); r += 1u) { finish(r, together.x, tid); }
 //end
 }

@@ -1,6 +1,17 @@
 // Products of a piece of a weight row, sixteen bytes of codes, with the inputs it stands for. `at` counts fours of inputs.
 
-fn signed_bytes(w: u32) -> vec4<f32> { return vec4<f32>(unpack4xI8(w)); }
+// Bytes become the low bits of float16 numbers of 1024 and more: GPUs convert those faster than integers.
+fn signed_bytes(w: u32) -> vec4<f32> {
+    let even = unpack2x16float((w & 0x00ff00ffu) ^ 0x64806480u);
+    let odd = unpack2x16float(((w >> 8u) & 0x00ff00ffu) ^ 0x64806480u);
+    return vec4<f32>(even.x, odd.x, even.y, odd.y) - 1152.0;
+}
+
+fn unsigned_bytes(w: u32) -> vec4<f32> {
+    let even = unpack2x16float((w & 0x00ff00ffu) ^ 0x64006400u);
+    let odd = unpack2x16float(((w >> 8u) & 0x00ff00ffu) ^ 0x64006400u);
+    return vec4<f32>(even.x, odd.x, even.y, odd.y) - 1024.0;
+}
 
 fn chain(w: vec4<f32>, v: vec4<f32>, sum: f32) -> f32 {
     return fma(w.w, v.w, fma(w.z, v.z, fma(w.y, v.y, fma(w.x, v.x, sum))));

@@ -4,7 +4,7 @@
 struct Segment {
     codes: u32, scales: u32, rows: u32, first: u32, to: u32, format: u32, group_rows: u32, group_first: u32,
 }
-struct Args { n: u32, k: u32, x_stride: u32, out_stride: u32, segments: u32, x_first: u32, pad0: u32, pad1: u32 }
+struct Args { n: u32, k: u32, x_stride: u32, out_stride: u32, segments: u32, sides: u32, pad0: u32, pad1: u32 }
 var<immediate> args: Args;
 
 @group(0) @binding(0) var<storage, read> segments: array<Segment>;

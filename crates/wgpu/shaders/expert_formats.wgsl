@@ -3,9 +3,6 @@
 //   codes, scales: first word of the row in its two planes; p: number of the piece; at: first four of the row's inputs
 
 
-
-fn unsigned_bytes(w: u32) -> vec4<f32> { return vec4<f32>(unpack4xU8(w)); }
-
 fn added(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
 
 // The inputs with the signs that bits 0 to 3 of `minus` turn round.

@@ -1,6 +1,6 @@
 // The second half of the experts of few rows in one dispatch, where a binding holds all of them: for each output of a row the down
 // products of its choices, in routing order, the shared expert's, and the hyper-connection post step.
-//   grid: (N_EMBD / 16, rows, 1), 256 invocations: a group of 32 lanes has two outputs, which share what is read of x
+//   grid: (N_EMBD / 4, rows, 1), 256 invocations: a group of 32 lanes has the four outputs' products with one expert
 
 struct Args { codes: u32, scales: u32, shared_codes: u32, shared_scales: u32, shared_format: u32, pad0: u32, pad1: u32, pad2: u32 }
 var<immediate> args: Args;
@@ -22,28 +22,57 @@ const PIECES = K / PIECE;
 
 //dot dot_words words
 
-// A lane's share of the shared expert's output `d`.
-fn shared_part(row: u32, d: u32, lane: u32) -> f32 {
+// A lane's shares of the shared expert's outputs from `d` on.
+fn shared_parts(row: u32, d: u32, lane: u32) -> vec4<f32> {
     let x0 = row * (FF / 4u);
-    var sum = 0.0;
+    let w = args.shared_codes;
+    var sum = vec4<f32>();
     if (args.shared_format == FORMAT_Q8) {
         for (var p = lane; p < FF / 16u; p += 32u) {
-            let i = x0 + 4u * p;
-            let scale = half_of(shared_words[args.shared_scales + d * (FF / 64u) + p / 4u], p & 2u);
-            let w = shared_w[args.shared_codes + d * (FF / 16u) + p];
-            sum = fma(scale, q8_dot(w, shared_x[i], shared_x[i + 1u], shared_x[i + 2u], shared_x[i + 3u]), sum);
+            let at = args.shared_scales + d * (FF / 64u) + p / 4u;
+            let v = x0 + 4u * p;
+            let v0 = shared_x[v]; let v1 = shared_x[v + 1u]; let v2 = shared_x[v + 2u]; let v3 = shared_x[v + 3u];
+//each i 4
+            let a$i = shared_w[w + (d + $iu) * (FF / 16u) + p];
+            let s$i = half_of(shared_words[at + $iu * (FF / 64u)], p & 2u);
+//end
+            sum = fma(vec4<f32>(s0, s1, s2, s3), vec4<f32>(q8_dot(a0, v0, v1, v2, v3), q8_dot(a1, v0, v1, v2, v3),
+                q8_dot(a2, v0, v1, v2, v3), q8_dot(a3, v0, v1, v2, v3)), sum);
         }
     } else if (args.shared_format == FORMAT_F16) {
         for (var p = lane; p < FF / 8u; p += 32u) {
-            sum += f16_dot(shared_w[args.shared_codes + d * (FF / 8u) + p], shared_x[x0 + 2u * p], shared_x[x0 + 2u * p + 1u]);
+            let v0 = shared_x[x0 + 2u * p]; let v1 = shared_x[x0 + 2u * p + 1u];
+//each i 4
+            let a$i = shared_w[w + (d + $iu) * (FF / 8u) + p];
+//end
+            sum += vec4<f32>(f16_dot(a0, v0, v1), f16_dot(a1, v0, v1), f16_dot(a2, v0, v1), f16_dot(a3, v0, v1));
         }
     } else {
         for (var p = lane; p < FF / 4u; p += 32u) {
-            sum = chain(bitcast<vec4<f32>>(shared_w[args.shared_codes + d * (FF / 4u) + p]), shared_x[x0 + p], sum);
+            let v = shared_x[x0 + p];
+//each i 4
+            let a$i = bitcast<vec4<f32>>(shared_w[w + (d + $iu) * (FF / 4u) + p]);
+//end
+            sum = vec4<f32>(chain(a0, v, sum.x), chain(a1, v, sum.y), chain(a2, v, sum.z), chain(a3, v, sum.w));
         }
     }
     return sum;
 }
+
+// The same of the expert that a pair has chosen.
+fn routed_parts(pair: u32, d: u32, lane: u32) -> vec4<f32> {
+    let m = ids[pair] * N_EMBD + d;
+    let at = pair * (K / 4u);
+    var sum = vec4<f32>();
+    for (var p = lane; p < PIECES; p += 32u) {
+        sum += vec4<f32>(dot_words(args.codes, args.scales, m, p, at), dot_words(args.codes, args.scales, m + 1u, p, at),
+            dot_words(args.codes, args.scales, m + 2u, p, at), dot_words(args.codes, args.scales, m + 3u, p, at));
+    }
+    return sum;
+}
+
+// Of the shared expert, then of each choice.
+var<workgroup> sums: array<vec4<f32>, N_USED + 1u>;
 
 @compute @workgroup_size(256)
 fn experts_down(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
@@ -53,22 +82,24 @@ fn experts_down(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_
 //end
     let lane = tid & 31u;
     let row = wg.y;
-    let d = 16u * wg.x + 2u * (tid / 32u);
+    let d = 4u * wg.x;
     // The first lanes store an output each; what they need besides is fetched before the products.
     var old = vec4<f32>();
-    let own = row * HC * N_EMBD + d + lane;
-    if (lane < 2u) { old = vec4<f32>(streams[own], streams[own + N_EMBD], streams[own + 2u * N_EMBD], streams[own + 3u * N_EMBD]); }
-    var share = vec2<f32>(shared_part(row, d, lane), shared_part(row, d + 1u, lane));
-    for (var k = 0u; k < N_USED; k += 1u) {
-        let pair = row * N_USED + k;
-        let m = ids[pair] * N_EMBD + d;
-        for (var p = lane; p < PIECES; p += 32u) {
-            let at = pair * (K / 4u);
-            share += vec2<f32>(dot_words(args.codes, args.scales, m, p, at), dot_words(args.codes, args.scales, m + 1u, p, at));
-        }
+    let own = row * HC * N_EMBD + d + tid;
+    if (tid < 4u) { old = vec4<f32>(streams[own], streams[own + N_EMBD], streams[own + 2u * N_EMBD], streams[own + 3u * N_EMBD]); }
+    // All groups take part in every round, for sums may need the whole workgroup.
+    for (var first = 0u; first <= N_USED; first += 8u) {
+        let which = first + tid / 32u;
+        var share = vec4<f32>();
+        if (which == 0u) { share = shared_parts(row, d, lane); }
+        else if (which <= N_USED) { share = routed_parts(row * N_USED + which - 1u, d, lane); }
+        let sum = first_sum4(share, tid);
+        if (lane == 0u && which <= N_USED) { sums[which] = sum; }
     }
-    let y = lane_sum4(vec4<f32>(share, 0.0, 0.0), tid)[lane & 1u];
-    if (lane < 2u) {
+    workgroupBarrier();
+    if (tid < 4u) {
+        var y = 0.0;
+        for (var which = 0u; which <= N_USED; which += 1u) { y += sums[which][tid]; }
         for (var b = 0u; b < HC; b += 1u) {
             let at = row * MIX + HC + b;
             streams[own + b * N_EMBD] = fma(mix[at + 12u], old.w,

@@ -25,24 +25,29 @@ var<workgroup> grid: array<vec2<u32>, 256>;
 var<workgroup> planes: array<vec4<u32>, 4u * GROUPS>; // [high 0 to 15, high 16 to 31, low 0 to 15, low 16 to 31][group]
 var<workgroup> scales: array<f32, GROUPS>;
 
+// Eight neighbours have a group: four inputs each.
+var<workgroup> largest: array<vec4<f32>, N_EMBD / 16u>;
+
 fn split(row: u32, tid: u32) {
-    for (var g = tid; g < GROUPS; g += 256u) {
-        var largest = 0.0;
-//each i 8
-        let v$i = x[row * (N_EMBD / 4u) + 8u * g + $iu];
-        largest = max(max(largest, max(abs(v$i.x), abs(v$i.y))), max(abs(v$i.z), abs(v$i.w)));
-//end
-        let inverse = select(0.0, 127.0 / largest, largest > 1e-30);
-//each i 8
-        let t$i = v$i * inverse;
-        let h$i = round(t$i);
-        let l$i = round((t$i - h$i) * 254.0);
-//end
-        planes[g] = vec4<u32>(packed(h0), packed(h1), packed(h2), packed(h3));
-        planes[GROUPS + g] = vec4<u32>(packed(h4), packed(h5), packed(h6), packed(h7));
-        planes[2u * GROUPS + g] = vec4<u32>(packed(l0), packed(l1), packed(l2), packed(l3));
-        planes[3u * GROUPS + g] = vec4<u32>(packed(l4), packed(l5), packed(l6), packed(l7));
-        scales[g] = largest * (1.0 / 127.0);
+    const EACH = (N_EMBD / 4u + 255u) / 256u;
+    var v: array<vec4<f32>, EACH>;
+    for (var i = 0u; i < EACH; i += 1u) {
+        let at = min(256u * i + tid, N_EMBD / 4u - 1u);
+        v[i] = x[row * (N_EMBD / 4u) + at];
+        largest[at / 4u][at % 4u] = max(max(abs(v[i].x), abs(v[i].y)), max(abs(v[i].z), abs(v[i].w)));
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < EACH; i += 1u) {
+        let at = min(256u * i + tid, N_EMBD / 4u - 1u);
+        let g = at / 8u;
+        let both = max(largest[2u * g], largest[2u * g + 1u]);
+        let top = max(max(both.x, both.y), max(both.z, both.w));
+        let t = v[i] * select(0.0, 127.0 / top, top > 1e-30);
+        let h = round(t);
+        let to = (at % 8u) / 4u * GROUPS + g;
+        planes[to][at % 4u] = packed(h);
+        planes[2u * GROUPS + to][at % 4u] = packed(round((t - h) * 254.0));
+        if (at % 8u == 0u) { scales[g] = top * (1.0 / 127.0); }
     }
 }
 

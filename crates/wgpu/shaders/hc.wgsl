@@ -38,39 +38,42 @@ const PARTS = HC * N_EMBD / 1024u;
 //end
 //if PRODUCTS
 
+// Four columns of an output's weights: of each type a loop of its own asks for them, so that all are under way at once.
+fn half_weights(o: u32, column: u32) -> vec4<f32> {
+    let i = args.fn_at + (o * HC * N_EMBD + 4u * column) / 2u;
+    return vec4<f32>(unpack2x16float(weights[i]), unpack2x16float(weights[i + 1u]));
+}
 
-// Four columns of an output's weights.
-fn weights_of(o: u32, column: u32) -> vec4<f32> {
-    let at = o * HC * N_EMBD + 4u * column;
-    if (args.format == FORMAT_F16) {
-        let i = args.fn_at + at / 2u;
-        return vec4<f32>(unpack2x16float(weights[i]), unpack2x16float(weights[i + 1u]));
-    }
-    let i = args.fn_at + at;
+fn full_weights(o: u32, column: u32) -> vec4<f32> {
+    let i = args.fn_at + o * HC * N_EMBD + 4u * column;
     return bitcast<vec4<f32>>(vec4<u32>(weights[i], weights[i + 1u], weights[i + 2u], weights[i + 3u]));
 }
 
 //if MANY
 var<workgroup> group_shares: array<vec4<f32>, 8u * (OUTPUTS + 1u)>;
 
+fn products(w: vec4<f32>, v: mat4x4<f32>) -> vec4<f32> {
+    return vec4<f32>(chain(w, v[0], 0.0), chain(w, v[1], 0.0), chain(w, v[2], 0.0), chain(w, v[3], 0.0));
+}
+
+fn share_out(o: u32, of_rows: vec4<f32>, tid: u32) {
+    let sums = first_sum4(of_rows, tid);
+    if ((tid & 31u) == 0u) { group_shares[8u * o + tid / 32u] = sums; }
+}
+
 // Of long steps. grid: (PARTS, fours of rows, 1), 256 invocations of four columns
 @compute @workgroup_size(256)
 fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
     let row = 4u * wg.y;
     let column = 256u * wg.x + tid; // in fours
-    var v: array<vec4<f32>, 4>;
+    var v: mat4x4<f32>;
     for (var r = 0u; r < 4u; r += 1u) { v[r] = streams[min(row + r, args.rows - 1u) * HC * N_EMBD / 4u + column]; }
-    for (var o = 0u; o <= OUTPUTS; o += 1u) {
-        var sums: vec4<f32>;
-        if (o == OUTPUTS) {
-            sums = vec4<f32>(chain(v[0], v[0], 0.0), chain(v[1], v[1], 0.0), chain(v[2], v[2], 0.0), chain(v[3], v[3], 0.0));
-        } else {
-            let w = weights_of(o, column);
-            sums = vec4<f32>(chain(w, v[0], 0.0), chain(w, v[1], 0.0), chain(w, v[2], 0.0), chain(w, v[3], 0.0));
-        }
-        sums = first_sum4(sums, tid);
-        if ((tid & 31u) == 0u) { group_shares[8u * o + tid / 32u] = sums; }
+    if (args.format == FORMAT_F16) {
+        for (var o = 0u; o < OUTPUTS; o += 1u) { share_out(o, products(half_weights(o, column), v), tid); }
+    } else {
+        for (var o = 0u; o < OUTPUTS; o += 1u) { share_out(o, products(full_weights(o, column), v), tid); }
     }
+    share_out(OUTPUTS, vec4<f32>(dot(v[0], v[0]), dot(v[1], v[1]), dot(v[2], v[2]), dot(v[3], v[3])), tid);
     workgroupBarrier();
     if (tid <= OUTPUTS) {
         var sums = vec4<f32>();
@@ -91,7 +94,11 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
     if (OUTPUTS == HC && step[row].logits == NO_LOGITS) { return; }
     let column = 256u * wg.x + tid; // in fours
     let v = streams[row * HC * N_EMBD / 4u + column];
-    for (var o = 0u; o < OUTPUTS; o += 1u) { shares[o * 256u + tid] = chain(weights_of(o, column), v, 0.0); }
+    if (args.format == FORMAT_F16) {
+        for (var o = 0u; o < OUTPUTS; o += 1u) { shares[o * 256u + tid] = chain(half_weights(o, column), v, 0.0); }
+    } else {
+        for (var o = 0u; o < OUTPUTS; o += 1u) { shares[o * 256u + tid] = chain(full_weights(o, column), v, 0.0); }
+    }
     shares[OUTPUTS * 256u + tid] = chain(v, v, 0.0);
     workgroupBarrier();
     if (tid < 8u * (OUTPUTS + 1u)) {
@@ -114,6 +121,10 @@ fn hc_products(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
 //end
 //if COLLAPSE
 var<workgroup> m: array<f32, 32>;
+//if PRODUCTS
+//else
+var<workgroup> shares: array<f32, 32u * PARTS>;
+//end
 
 // Softmax over destinations, then alternating normalisation that ends on columns; c[source] is a vector over destinations.
 fn sinkhorn(c_in: mat4x4<f32>) -> mat4x4<f32> {
@@ -154,9 +165,12 @@ fn write_mix(row: u32) {
 
 // The outputs of the row, normed.
 fn sum_parts(row: u32, tid: u32) {
+    // All at once: one after the other they would take their time.
+    for (var i = tid; i < 32u * PARTS; i += 256u) { shares[i] = partial[row * PARTS * 32u + i]; }
+    workgroupBarrier();
     if (tid <= OUTPUTS) {
         var sum = 0.0;
-        for (var p = 0u; p < PARTS; p += 1u) { sum += partial[(row * PARTS + p) * 32u + tid]; }
+        for (var p = 0u; p < PARTS; p += 1u) { sum += shares[32u * p + tid]; }
         m[tid] = sum;
     }
     workgroupBarrier();
@@ -173,22 +187,23 @@ fn collapse(row: u32, tid: u32) {
         to = step[row].logits;
         if (to == NO_LOGITS) { return; }
     }
+    const CHUNKS = (N_EMBD / 4u + 255u) / 256u;
+    var x4: array<mat4x4<f32>, CHUNKS>;
+    for (var i = 0u; i < CHUNKS; i += 1u) {
+        let d = min(256u * i + tid, N_EMBD / 4u - 1u);
+        for (var h = 0u; h < HC; h += 1u) { x4[i][h] = streams[(row * HC + h) * (N_EMBD / 4u) + d]; }
+    }
     sum_parts(row, tid);
-    var pre: array<f32, HC>;
+    var pre: vec4<f32>;
     for (var h = 0u; h < HC; h += 1u) { pre[h] = sigmoid(m[h] * values[args.scale] + values[args.base + h]) + HC_EPS; }
 //if FUSED
-    if (OUTPUTS > HC && tid == 255u) { write_mix(row); } // while the others wait for the streams
+    if (OUTPUTS > HC && tid == 255u) { write_mix(row); }
 //end
-    const CHUNKS = (N_EMBD / 4u + 255u) / 256u;
     var y: array<vec4<f32>, CHUNKS>;
     var squares = 0.0;
     for (var i = 0u; i < CHUNKS; i += 1u) {
-        let d = 256u * i + tid;
-        y[i] = vec4<f32>();
-        if (d < N_EMBD / 4u) {
-            for (var h = 0u; h < HC; h += 1u) { y[i] += pre[h] * streams[(row * HC + h) * (N_EMBD / 4u) + d]; }
-        }
-        squares += dot(y[i], y[i]);
+        y[i] = x4[i] * pre;
+        if (N_EMBD % 1024u == 0u || 256u * i + tid < N_EMBD / 4u) { squares += dot(y[i], y[i]); }
     }
     let scale = inverseSqrt(block_sum(squares, tid) / f32(N_EMBD) + RMS_EPS);
     for (var i = 0u; i < CHUNKS; i += 1u) {

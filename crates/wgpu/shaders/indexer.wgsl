@@ -72,7 +72,7 @@ fn index_score(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_i
 //end
 //if CHOOSE
 var<workgroup> histogram: array<atomic<u32>, 256>;
-var<workgroup> counts: array<vec2<u32>, 256>;
+var<workgroup> counts: array<vec2<u32>, 512>; // two of each invocation, so that one is filled while the other may still be read
 var<workgroup> chosen: vec2<u32>; // digits of the threshold so far, and how many of its equals are still wanted
 
 // Larger scores have larger keys.
@@ -81,7 +81,27 @@ fn order_of(score: f32) -> u32 {
     return select(bits | 0x80000000u, ~bits, (bits >> 31u) != 0u);
 }
 
-// 256 invocations: the TOP_K-th largest key is found digit by digit, then each invocation gathers its stretch
+// Sums over the invocations up to this one, and over all of them.
+struct Sums { here: vec2<u32>, all: vec2<u32> }
+
+fn sums_up_to(v: vec2<u32>, tid: u32) -> Sums {
+    var sum = v;
+    var side = 0u;
+    for (var apart = 1u; apart < 256u; apart <<= 1u) {
+        counts[side + tid] = sum;
+        workgroupBarrier();
+        if (tid >= apart) { sum += counts[side + tid - apart]; }
+        side ^= 256u;
+    }
+    counts[side + tid] = sum;
+    workgroupBarrier();
+    let all = counts[side + 255u];
+    workgroupBarrier();
+    return Sums(sum, all);
+}
+
+// 256 invocations: the TOP_K-th largest key is found digit by digit, then each invocation gathers its stretch. Keys are read four
+// at a time.
 fn choose(row: u32, n: u32, src: u32, tid: u32) {
     if (tid == 0u) { chosen = vec2<u32>(0u, TOP_K); }
     for (var digit = 0u; digit < 4u; digit += 1u) {
@@ -89,16 +109,21 @@ fn choose(row: u32, n: u32, src: u32, tid: u32) {
         atomicStore(&histogram[tid], 0u);
         workgroupBarrier();
         let prefix = chosen.x;
-        for (var c = tid; c < n; c += 256u) {
-            let key = order_of(scores[src + c]);
-            if (digit == 0u || (key >> (shift + 8u)) == prefix) { atomicAdd(&histogram[(key >> shift) & 255u], 1u); }
+        let wanted = chosen.y;
+        for (var c = tid; c < n; c += 1024u) {
+//each i 4
+            let key$i = order_of(scores[src + min(c + 256u * $iu, n - 1u)]);
+//end
+//each i 4
+            if (c + 256u * $iu < n && (digit == 0u || (key$i >> (shift + 8u)) == prefix)) {
+                atomicAdd(&histogram[(key$i >> shift) & 255u], 1u);
+            }
+//end
         }
         workgroupBarrier();
-        var above = 0u;
-        for (var d = tid + 1u; d < 256u; d += 1u) { above += atomicLoad(&histogram[d]); }
-        let wanted = chosen.y;
         let own = atomicLoad(&histogram[tid]);
-        workgroupBarrier();
+        let sums = sums_up_to(vec2<u32>(own, 0u), tid);
+        let above = sums.all.x - sums.here.x;
         if (above < wanted && wanted <= above + own) { chosen = vec2<u32>((prefix << 8u) | tid, wanted - above); }
         workgroupBarrier();
     }
@@ -108,21 +133,27 @@ fn choose(row: u32, n: u32, src: u32, tid: u32) {
     let begin = min(tid * each, n);
     let end = min(begin + each, n);
     var own = vec2<u32>();
-    for (var c = begin; c < end; c += 1u) {
-        let key = order_of(scores[src + c]);
-        own += vec2<u32>(u32(key > threshold), u32(key == threshold));
+    for (var c = begin; c < end; c += 4u) {
+//each i 4
+        let key$i = order_of(scores[src + min(c + $iu, end - 1u)]);
+//end
+//each i 4
+        if (c + $iu < end) { own += vec2<u32>(u32(key$i > threshold), u32(key$i == threshold)); }
+//end
     }
-    counts[tid] = own;
-    workgroupBarrier();
-    var before = vec2<u32>();
-    for (var i = 0u; i < tid; i += 1u) { before += counts[i]; }
-    for (var c = begin; c < end; c += 1u) {
-        let key = order_of(scores[src + c]);
-        let equal = key == threshold;
-        if (key > threshold || (equal && before.y < equals)) {
-            selected[row * TOP_K + before.x + min(before.y, equals)] = c;
+    var before = sums_up_to(own, tid).here - own;
+    for (var c = begin; c < end; c += 4u) {
+//each i 4
+        let key$i = order_of(scores[src + min(c + $iu, end - 1u)]);
+//end
+//each i 4
+        if (c + $iu < end) {
+            if (key$i > threshold || (key$i == threshold && before.y < equals)) {
+                selected[row * TOP_K + before.x + min(before.y, equals)] = c + $iu;
+            }
+            before += vec2<u32>(u32(key$i > threshold), u32(key$i == threshold));
         }
-        before += vec2<u32>(u32(key > threshold), u32(equal));
+//end
     }
 }
 //if SCORE

@@ -30,7 +30,8 @@ var<immediate> args: Args;
 //end
 
 var<workgroup> scores: array<f32, N_EXPERT>;
-var<workgroup> biased: array<f32, N_EXPERT>;
+const FOURS = (N_EXPERT + 15u) / 16u * 4u;
+var<workgroup> biased: array<vec4<f32>, FOURS>;
 var<workgroup> best: array<u32, N_USED>;
 
 fn finish_middle(row: u32, i: u32) {
@@ -38,12 +39,24 @@ fn finish_middle(row: u32, i: u32) {
     shared_mid[row * FF + i] = swiglu(out[at], out[at + FF], args.own.clamp_at);
 }
 
+// How many of the four from `first` on are better than `own` of expert `e`.
+fn better(v: vec4<f32>, first: u32, own: f32, e: u32) -> u32 {
+    let lower = vec4<u32>(0u, 1u, 2u, 3u) + first < vec4<u32>(e);
+    let ahead = select(vec4<u32>(), vec4<u32>(1u), (v > vec4<f32>(own)) | ((v == vec4<f32>(own)) & lower));
+    return ahead.x + ahead.y + ahead.z + ahead.w;
+}
+
 fn finish_choice(row: u32, tid: u32) {
-    for (var e = tid; e < N_EXPERT; e += 128u) {
+    for (var e = tid; e < 4u * FOURS; e += 128u) {
+        if (e >= N_EXPERT) {
+            biased[e / 4u][e % 4u] = -3.4e38;
+            continue;
+        }
         let score = sqrt(softplus(out[row * TOTAL + e]));
         scores[e] = score;
-        biased[e] = score;
-        if (args.own.hashed == 0u) { biased[e] += bitcast<f32>(choice[args.own.choice + e]); }
+        var sum = score;
+        if (args.own.hashed == 0u) { sum += bitcast<f32>(choice[args.own.choice + e]); }
+        biased[e / 4u][e % 4u] = sum;
     }
     workgroupBarrier();
     if (args.own.hashed != 0u) {
@@ -51,10 +64,12 @@ fn finish_choice(row: u32, tid: u32) {
     } else {
         // An expert's place is the number of better ones; equal sums go to the lower id.
         for (var e = tid; e < N_EXPERT; e += 128u) {
-            let own = biased[e];
+            let own = biased[e / 4u][e % 4u];
             var place = 0u;
-            for (var other = 0u; other < N_EXPERT; other += 1u) {
-                place += u32(biased[other] > own || (biased[other] == own && other < e));
+            for (var f = 0u; f < FOURS; f += 4u) {
+//each i 4
+                place += better(biased[f + $iu], 4u * (f + $iu), own, e);
+//end
             }
             if (place < N_USED) { best[place] = e; }
         }

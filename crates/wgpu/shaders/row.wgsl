@@ -15,12 +15,12 @@ fn rotate4(v: vec4<f32>, at: u32, width: u32, pos: u32) -> vec4<f32> {
 // Rounds and stores four values of a row at word `to` of `cache`.
 fn encode_row(v: vec4<f32>, to: u32, tid: u32) {
     let at = 4u * tid;
-    row_values[at] = v.x; row_values[at + 1u] = v.y; row_values[at + 2u] = v.z; row_values[at + 3u] = v.w;
+    row_values[tid] = max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w)));
     workgroupBarrier();
     if (at < NOPE) {
         let block = at & ~63u;
         var largest = 0.0;
-        for (var i = 0u; i < 64u; i += 1u) { largest = max(largest, abs(row_values[block + i])); }
+        for (var i = 0u; i < 16u; i += 1u) { largest = max(largest, row_values[block / 4u + i]); }
         let e = e4m3_exponent(largest);
         let scaled = v * exp2_of(-e);
         cache[to + tid] = e4m3_code(scaled.x) | (e4m3_code(scaled.y) << 8u) | (e4m3_code(scaled.z) << 16u) | (e4m3_code(scaled.w) << 24u);

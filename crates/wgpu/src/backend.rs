@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ds4_gguf::Tensor;
 use ds4_gguf::tables::IQ2_XXS_GRID;
 use ds4_model::{
-    AttnOutputWeights, Backend, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
+    AttnOutputWeights, Backend, Best, Class, Compressed, CompressorWeights, DraftEmbedWeights, ExpertWeights, GraphKey,
     HeadWeights, HyperConnection, LayerKv, Limits, LowRank, ProjectWeights, Queries, QueryWeights, Result, RopeTables,
     RouteWeights, Routing, Rows, Shape, Step, draft_specs, tensor_specs, visible_rows,
 };
@@ -17,7 +17,7 @@ use crate::record::Recorder;
 use crate::scratch::Scratch;
 use crate::upload::{Progress, Uploader, value_words};
 use crate::weight::Weight;
-use crate::{attention, compressor, dense, draft, embed, experts, hc, head, indexer, project, query, router};
+use crate::{attention, best, compressor, dense, draft, embed, experts, hc, head, indexer, project, query, router};
 
 /// Rows of a step whose rows do not depend on each other's company.
 pub(crate) const SMALL: usize = 64;
@@ -122,6 +122,8 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         draft::KEEP,
         draft::NORM,
         draft::ADD,
+        best::PART,
+        best::ROW,
     ];
     all.extend([project::FUSED, query::FUSED, router::FUSED, compressor::JOINED, compressor::BOTH_JOINED].concat());
     all
@@ -245,6 +247,12 @@ impl Backend for Wgpu {
     fn read(&mut self, src: &Buffer, at: usize, dst: &mut [u8]) -> Result<()> {
         self.flush()?;
         self.device.read(&self.landing, src, at, dst)
+    }
+
+    fn best(&mut self, logits: &Buffer, n_vocab: usize, best: &mut [Best]) -> Result<()> {
+        best::best(self, logits, n_vocab, best.len())?;
+        let chosen = self.scratch.best.clone();
+        self.read(&chosen, 0, bytemuck::cast_slice_mut(best))
     }
 
     fn copy(&mut self, buffer: &mut Buffer, from: usize, at: usize, len: usize) -> Result<()> {

@@ -97,7 +97,7 @@ pub(crate) const POST: Kernel = Kernel::new("post", &[]);
 pub(crate) const POST_ROUTED: Kernel = Kernel::new("post", &["ROUTED"]);
 
 /// Weight rows of a workgroup in short steps.
-const BLOCK: usize = 16;
+const BLOCK: usize = 8;
 /// Weight rows and rows of x of a workgroup in long ones, as in `gemm.wgsl` and `gemm_matrix.wgsl`.
 const TILE: (usize, usize) = (64, 64);
 const MATRIX_TILE: (usize, usize) = (128, 128);

@@ -143,7 +143,7 @@ fn down_all(
         pad: [0; 3],
     };
     let (mid, table) = (gpu.scratch.mid.clone(), gpu.iq2_grid.clone());
-    let grid = [gpu.shape.n_embd.div_ceil(16) as u32, step.n as u32, 1];
+    let grid = [gpu.shape.n_embd.div_ceil(4) as u32, step.n as u32, 1];
     let (x, data) = (&routing.shared, &shared.data);
     let mut buffers = vec![&routing.ids, &mid, &part.data, x, data, data, mix, streams];
     if w.down.format == Format::Iq2 {

@@ -5,6 +5,7 @@
 
 mod attention;
 mod backend;
+mod best;
 mod clock;
 mod compressor;
 mod dense;

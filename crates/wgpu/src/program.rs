@@ -98,6 +98,7 @@ const PROJECT: &str = include_str!("../shaders/project.wgsl");
 const QUERY: &str = include_str!("../shaders/query.wgsl");
 const COMPRESSOR: &str = include_str!("../shaders/compressor.wgsl");
 const INDEXER: &str = include_str!("../shaders/indexer.wgsl");
+const VISIBLE: &str = include_str!("../shaders/visible.wgsl");
 const ATTENTION: &str = include_str!("../shaders/attention.wgsl");
 const ATTENTION_ROWS: &str = include_str!("../shaders/attention_rows.wgsl");
 const ROUTER: &str = include_str!("../shaders/router.wgsl");
@@ -107,6 +108,7 @@ const DENSE_ROWS: &str = include_str!("../shaders/dense_rows.wgsl");
 const EXPERTS_DOWN: &str = include_str!("../shaders/experts_down.wgsl");
 const EXPERT_ROWS: &str = include_str!("../shaders/expert_rows.wgsl");
 const POST: &str = include_str!("../shaders/post.wgsl");
+const BEST: &str = include_str!("../shaders/best.wgsl");
 const DRAFT: &str = include_str!("../shaders/draft.wgsl");
 
 /// The stage's own text, what it builds on, and the invocations of a workgroup.
@@ -116,7 +118,7 @@ fn parts(kernel: Kernel, matrices: Option<Matrices>) -> (&'static [&'static str]
         match kernel.entry {
             "dense_rows" => return (&[FORMATS, MATRIX, GEMM_MATRIX, DENSE_ROWS], threads),
             "experts_rows" => return (&[FORMATS, EXPERT_FORMATS, MATRIX, GEMM_MATRIX, EXPERT_ROWS], threads),
-            "attend_rows" => return (&[ENCODE, MATRIX, ATTENTION_ROWS], threads),
+            "attend_rows" => return (&[ENCODE, MATRIX, VISIBLE, ATTENTION_ROWS], threads),
             _ => {}
         }
     }
@@ -133,7 +135,7 @@ fn parts(kernel: Kernel, matrices: Option<Matrices>) -> (&'static [&'static str]
         "compress_append" => (&[ENCODE, ROW, COMPRESSOR], 128),
         "compress_keep" => (&[COMPRESSOR], 128),
         "index_score" | "index_choose" => (&[ENCODE, INDEXER], 256),
-        "attend" | "attend_combine" => (&[FORMATS, ENCODE, ATTENTION], 128),
+        "attend" | "attend_combine" => (&[FORMATS, ENCODE, VISIBLE, ATTENTION], 128),
         "route" => (&[ROUTER], 128),
         "experts" => (&[FORMATS, EXPERT_FORMATS, EXPERTS], 256),
         "dense_rows" => (&[FORMATS, GEMM, DENSE_ROWS], 64),
@@ -142,6 +144,7 @@ fn parts(kernel: Kernel, matrices: Option<Matrices>) -> (&'static [&'static str]
         "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
         "experts_group" => (&[EXPERT_ROWS], 256),
         "post" => (&[POST], 256),
+        "best_part" | "best_row" => (&[BEST], 256),
         _ => (&[FORMATS, DRAFT], 256),
     }
 }
@@ -214,8 +217,8 @@ struct Asked<'a> {
 }
 
 /// Copies text line by line: `//if FLAG`, `//else` and `//end` leave out what is not asked for, `//each NAME COUNT` repeats up to
-/// its `//end` with the numbers from 0 in the place of `$NAME` (a count is a number or the name of one), `//dot NAME TABLE` and `//tile NAME TABLE` put in the product or
-/// the tile of an expert's weights.
+/// its `//end` with the numbers from 0 in the place of `$NAME` (a count is a number or the name of one), `//dot NAME TABLE` and
+/// `//tile NAME TABLE` put in the product or the tile of an expert's weights.
 fn append(out: &mut String, text: &str, asked: Asked<'_>) {
     let mut open: Vec<bool> = Vec::new();
     let mut lines = text.lines();

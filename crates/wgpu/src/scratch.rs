@@ -3,7 +3,7 @@
 use ds4_model::{HC, Limits, Result, Shape};
 
 use crate::device::Buffer;
-use crate::{attention, experts, indexer};
+use crate::{attention, best, experts, indexer};
 
 /// Most rows of logits of one step (model/src/workspace.rs).
 pub(crate) const LOGIT_ROWS: usize = 64;
@@ -32,6 +32,9 @@ pub(crate) struct Scratch<Buf = Buffer> {
     pub(crate) tickets: Buf,
     /// Inputs of the vocabulary projection, `[logits][n_embd]`.
     pub(crate) head: Buf,
+    /// The best tokens of a step, before and after the last choice.
+    pub(crate) candidates: Buf,
+    pub(crate) best: Buf,
     /// Normed states of a draft block, `[rows][HC][n_embd]`.
     pub(crate) states: Buf,
 }
@@ -63,6 +66,8 @@ impl<Buf> Scratch<Buf> {
             scores: alloc(4 * indexer::scratch(limits, binding))?,
             tickets: alloc(4 * rows * (s.n_head + s.n_index_head).max(1 + s.ff_dim / 16))?,
             head: alloc(4 * LOGIT_ROWS.min(rows) * s.n_embd)?,
+            candidates: alloc(best::CANDIDATES)?,
+            best: alloc(best::BEST)?,
             states: alloc(if draft { 4 * rows * HC * s.n_embd } else { 16 })?,
         })
     }

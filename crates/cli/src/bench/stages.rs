@@ -97,15 +97,20 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     }
     let ceiling = ceiling.map(|(speed, _)| speed);
     let mut logits = vec![0.0; file.shape.n_vocab * slots as usize];
-    let mut at = 0;
-    while at < options.context {
-        let len = limits.max_rows.min(options.context - at);
-        let span = Span { slot: 0, pos: at, len, logits: LogitRows::Last };
-        step(model.as_mut(), &file.shape, &[span], &mut logits)?;
-        at += len;
-        let times = model.take()?;
-        if at == options.context {
-            table(out, &format!("prefill of {len} rows up to {at}"), &[times], &bytes, len, ceiling)?;
+    // A GPU raises its clocks while it has something to do: it reads the prompt once before it is timed.
+    let mut prompts = if options.runtime.backend == Backend::Cpu { 1 } else { 2 };
+    while prompts > 0 {
+        prompts -= 1;
+        let mut at = 0;
+        while at < options.context {
+            let len = limits.max_rows.min(options.context - at);
+            let span = Span { slot: 0, pos: at, len, logits: LogitRows::Last };
+            step(model.as_mut(), &file.shape, &[span], &mut logits)?;
+            at += len;
+            let times = model.take()?;
+            if at == options.context && prompts == 0 {
+                table(out, &format!("prefill of {len} rows up to {at}"), &[times], &bytes, len, ceiling)?;
+            }
         }
     }
     for &rows in &options.rows {

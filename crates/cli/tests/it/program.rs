@@ -19,7 +19,7 @@ pub(crate) struct Ran {
 
 impl Program {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        Self { folder: tempfile::tempdir_in(roomy()).expect("a temporary folder") }
     }
 
     /// A program whose default model has random weights, and so never ends a turn by itself.
@@ -98,4 +98,17 @@ fn unix_words(text: &str) -> String {
 pub(crate) fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
     path.to_str().expect("a UTF-8 path").to_owned()
+}
+
+/// Where folders are made: what is kept on disk leaves a twentieth of its file system free, and the usual one may be that full.
+fn roomy() -> PathBuf {
+    let usual = std::env::temp_dir();
+    #[cfg(unix)]
+    for dir in [usual.as_path(), Path::new("/dev/shm")] {
+        let Ok(stat) = rustix::fs::statvfs(dir) else { continue };
+        if stat.f_bavail.saturating_sub(stat.f_blocks / 20) * stat.f_frsize > 64 << 20 {
+            return dir.to_path_buf();
+        }
+    }
+    usual
 }

@@ -77,7 +77,10 @@ impl Drop for Pin {
 pub(crate) enum Outcome {
     Written,
     Duplicate,
+    /// The budget is taken by what is worth more.
     NoRoom,
+    /// The file system has not enough left.
+    FullDisk,
     Gap,
 }
 
@@ -306,7 +309,8 @@ impl Directory {
         let chain: Vec<Key> = plan.there.iter().rev().copied().collect();
         let newcomer = Newcomer { role: save.role, tokens: n, bytes: bytes as u64, chain: &chain };
         if !self.make_room(bytes as u64, Some(newcomer)) {
-            return Ok(Outcome::NoRoom);
+            let full = self.disk.spare() < bytes as u64;
+            return Ok(if full { Outcome::FullDisk } else { Outcome::NoRoom });
         }
         let mut written = 0;
         for (missing, rows) in plan.missing.iter().zip(rows) {

@@ -125,6 +125,7 @@ impl KvStore {
             reader: reader.clone(),
             free: None,
             rate: u64::from(config.write_mbps) << 20,
+            full: false,
             work: writings,
         };
         let workers = Workers {
@@ -291,6 +292,8 @@ pub(crate) struct Writer {
     free: Option<Instant>,
     /// Bytes a second; 0 for no limit.
     rate: u64,
+    /// A full disk has been told of.
+    full: bool,
     work: Receiver<Writing>,
 }
 
@@ -323,12 +326,22 @@ impl Writer {
     }
 
     fn save(&mut self, save: &Save) {
-        let Writer { directory, counters, load, free, rate, .. } = self;
+        let Writer { directory, counters, load, free, rate, full, .. } = self;
         let outcome = directory.store(save, &mut |bytes| pace(load, free, bytes as u64, *rate));
         match &outcome {
-            Ok(Outcome::Written) => counters.writes.add(1),
+            Ok(Outcome::Written) => {
+                *full = false;
+                counters.writes.add(1);
+            }
             Ok(Outcome::Duplicate) => counters.duplicate.add(1),
             Ok(Outcome::NoRoom) => counters.no_room.add(1),
+            Ok(Outcome::FullDisk) => {
+                counters.no_room.add(1);
+                if !std::mem::replace(full, true) {
+                    let what = "less than 5% of its file system is free: nothing new is kept until there is more";
+                    directory.note("directory", what);
+                }
+            }
             Ok(Outcome::Gap) => counters.gap.add(1),
             Err(error) => {
                 counters.failed_writes.add(1);

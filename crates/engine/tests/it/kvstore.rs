@@ -561,12 +561,16 @@ fn a_twentieth_of_the_file_system_stays_free() {
     let free = Arc::new(AtomicU64::new(TOTAL / 20));
     let measured = Arc::clone(&free);
     let space = move || KvSpace { free: measured.load(Ordering::Relaxed), total: TOTAL };
-    let kv = KvStoreConfig { faults: KvFaults::default().with_space(space), turn_tokens: 0, ..config(dir.path()) };
+    let notes = Arc::new(AtomicU64::new(0));
+    let heard = Arc::clone(&notes);
+    let log = KvLog::new(move |line| drop(heard.fetch_add(u64::from(line.contains("5%")), Ordering::Relaxed)));
+    let kv = KvStoreConfig { faults: KvFaults::default().with_space(space), turn_tokens: 0, log, ..config(dir.path()) };
     let (engine, _) = over(Fake::new(LIMITS), kv);
     let (out, _) = say(&engine, &ids(36, 0), |_| {});
     assert_eq!(out.ids.len(), 6, "no room is no reason to fail");
     let before = settle(&engine);
     assert_eq!((before.writes, before.skipped.no_room), (0, 1));
+    assert_eq!(notes.load(Ordering::Relaxed), 1, "told why");
     // With room beside that twentieth something is written; without, only what takes the place of something else.
     free.store(TOTAL / 20 + 100_000, Ordering::Relaxed);
     say(&engine, &ids(36, 1), |_| {});
