@@ -17,9 +17,9 @@ pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Bytes of the file in a piece, but for tensors whose sixteen rows are larger.
 const PIECE: usize = 32 << 20;
-/// Most bytes of a buffer that tensors share.
-pub(crate) const SHARED: u64 = 512 << 20;
-/// Bytes of the first one; each is twice as large as the one before.
+/// Most bytes of a buffer that tensors share: where one ends, a stage's weights may lie in two and take a dispatch more.
+pub(crate) const SHARED: u64 = 1 << 30;
+/// Bytes of the first one; each is four times as large as the one before.
 pub(crate) const FIRST_SHARED: u64 = 16 << 20;
 
 /// Buffers that tensors share, and what is under way.
@@ -46,7 +46,7 @@ impl Uploader {
         if 2 * bytes > size {
             return Ok((device.alloc(bytes as usize)?, 0));
         }
-        self.next = 2 * size;
+        self.next = 4 * size;
         let buffer = device.alloc(size as usize)?;
         self.shared = Some((buffer.clone(), words));
         Ok((buffer, 0))

@@ -68,18 +68,37 @@ fn every_shader_is_valid_and_can_be_said_in_metals_language() {
     assert!(failures.is_empty(), "{} shaders: {}", failures.len(), failures.join("\n"));
 }
 
+/// The sizes of the variables in workgroup memory that a shader uses.
+fn workgroup_variables(shader: &Shader) -> Vec<u32> {
+    let module = naga::front::wgsl::parse_str(&shader.text).expect("checked by the other test");
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities());
+    let info = validator.validate(&module).expect("checked by the other test");
+    let entry = module.entry_points.iter().position(|entry| entry.name == shader.entry).expect("its entry point");
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("checked by the other test");
+    let used = |handle: naga::Handle<naga::GlobalVariable>| !info.get_entry_point(entry)[handle].is_empty();
+    let shared = module.global_variables.iter().filter(|(_, global)| global.space == naga::AddressSpace::WorkGroup);
+    shared.filter(|(handle, _)| used(*handle)).map(|(_, global)| layouter[global.ty].size).collect()
+}
+
 #[test]
 fn no_shader_wants_more_workgroup_memory_than_every_adapter_is_asked_for() {
     for shape in shapes() {
         for shader in ds4_wgpu::shaders(&shape) {
-            let module = naga::front::wgsl::parse_str(&shader.text).expect("checked by the other test");
-            let mut layouter = naga::proc::Layouter::default();
-            layouter.update(module.to_ctx()).expect("checked by the other test");
-            let workgroup = |(_, global): (_, &naga::GlobalVariable)| {
-                (global.space == naga::AddressSpace::WorkGroup).then(|| layouter[global.ty].size)
-            };
-            let bytes: u32 = module.global_variables.iter().filter_map(workgroup).sum();
+            let bytes: u32 = workgroup_variables(&shader).iter().sum();
             assert!(bytes <= 32 << 10, "{}, {}: {bytes} bytes", shape.name, shader.name);
         }
+    }
+}
+
+/// Vulkan wants rows of a matrix in memory to begin at a multiple of sixteen bytes, and drivers put one variable behind the other.
+#[test]
+fn matrices_in_workgroup_memory_are_aligned_whatever_the_order_of_variables() {
+    let shaders = ds4_wgpu::shaders(&Shape::flash());
+    let with_matrices = || shaders.iter().filter(|shader| shader.text.contains("coop_mat"));
+    assert!(with_matrices().count() >= 9, "three kernels for three kinds of adapters");
+    for shader in with_matrices() {
+        let sizes = workgroup_variables(shader);
+        assert!(sizes.iter().all(|size| size % 16 == 0), "{}: {sizes:?}", shader.name);
     }
 }
