@@ -54,6 +54,15 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
+/// Ends the process, without the exit handlers of libraries: a GPU's driver would take away in them what the engine's thread may
+/// still be at work with. Standard output has to be flushed.
+pub(crate) fn leave(code: u8) -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code.into());
+    #[cfg(not(unix))]
+    std::process::exit(code.into());
+}
+
 /// Exit code of an error, and the lines it leaves on standard error in the name of `program`.
 pub(crate) fn verdict(error: &anyhow::Error, program: &str) -> (u8, Vec<String>) {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {

@@ -2,14 +2,13 @@
 //! `requested` between steps. Idle (reading a prompt, loading a model, waiting for a line) the program ends at once; busy,
 //! the first signal asks the work to stop and the second ends the program, whatever it is doing.
 
-use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use ds4_engine::Cancel;
 
-use crate::failure::Interrupted;
+use crate::failure::{Interrupted, leave};
 use crate::terminal::Settings;
 
 /// Shared between the watcher's thread and the work.
@@ -45,7 +44,7 @@ impl Interrupt {
         let again = self.requested.swap(true, Ordering::SeqCst);
         if again || !self.busy.load(Ordering::SeqCst) {
             settings.restore();
-            exit(self.code().into());
+            leave(self.code());
         }
     }
 

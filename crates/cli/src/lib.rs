@@ -67,10 +67,11 @@ fn start(words: Vec<OsString>) -> ExitCode {
     };
     let mut out = io::stdout();
     let result = run(words, &mut out).and_then(|()| terminal::show(&mut out, ""));
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    let (code, lines) = failure::verdict(&error, name);
+    let (code, lines) = result.map_or_else(|error| failure::verdict(&error, name), |()| (0, Vec::new()));
+    // What cannot be written has been told already, or nobody reads.
+    let _ = out.flush();
     lines.iter().for_each(terminal::note);
-    ExitCode::from(code)
+    failure::leave(code)
 }
 
 /// The first word chooses the program; without a known one it is the chat.

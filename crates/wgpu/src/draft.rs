@@ -61,6 +61,6 @@ pub(crate) fn draft_embed(
     }
     let rows = |data| Matrix { data, stride: n_embd };
     gpu.products(step.n, &[Product::new(&w.e_proj, 0)], rows(&tokens), Out::Rows(rows(&e)))?;
-    gpu.products(HC * step.n, &[Product::new(&w.h_proj, 0)], rows(&states), Out::Rows(rows(streams)))?;
+    gpu.products_of_each((step.n, HC), &[Product::new(&w.h_proj, 0)], rows(&states), Out::Rows(rows(streams)))?;
     gpu.dispatch(ADD, [n, 1, 1], &NOTHING, &[&e, streams])
 }

@@ -17,6 +17,7 @@ use ratatui::crossterm::{cursor, execute, terminal as screen};
 
 use super::board::{State, Update};
 use super::{Ending, Scene};
+use crate::failure::leave;
 use crate::interrupt::Interrupt;
 use crate::terminal;
 use view::View;
@@ -151,7 +152,7 @@ impl Desk {
         match key.code {
             KeyCode::Char('c') if control && self.ending != Ending::Done => {
                 terminal::leave_screen();
-                std::process::exit(130);
+                leave(130);
             }
             KeyCode::Char('c') if control => self.stop(scene, Ending::Stopped),
             KeyCode::Char('q') => self.stop(scene, Ending::Stopped),
