@@ -72,6 +72,7 @@ impl Probe<Wgpu> for StageClock {
 impl Wgpu {
     /// Runs what is recorded; the seconds by the device's clock, if it has one.
     fn timed(&mut self) -> Result<Option<f64>> {
+        self.release()?; // a dispatch that waits for another stage is this one's
         let recorded = self.recorder.open.is_some();
         self.finish()?;
         let Some(timestamps) = self.recorder.timestamps.as_ref() else { return Ok(None) };

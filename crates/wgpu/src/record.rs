@@ -119,7 +119,7 @@ impl Wgpu {
     }
 
     /// Records what waits.
-    fn release(&mut self) -> Result<()> {
+    pub(crate) fn release(&mut self) -> Result<()> {
         let Some(held) = self.recorder.held.take() else { return Ok(()) };
         let buffers: Vec<&Buffer> = held.buffers.iter().collect();
         self.dispatch_bytes(held.kernel, held.grid, &held.args, &buffers)
