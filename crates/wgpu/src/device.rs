@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ds4_model::{Error, Result};
 use wgpu::{CooperativeMatrixProperties, CooperativeScalarType, Features, Limits};
 
@@ -279,6 +280,8 @@ pub struct Buffer {
     pub(crate) bytes: usize,
     /// Tells buffers apart for as long as the program runs.
     pub(crate) id: u64,
+    /// The file whose pages it consists of.
+    _file: Option<Bytes>,
 }
 
 /// What a test may take away from an adapter.
@@ -355,11 +358,70 @@ impl Device {
     }
 
     pub(crate) fn alloc_raw(&self, size: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let raw =
             self.raw.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
         self.check()?;
-        Ok(Buffer { raw, bytes: size as usize, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        Ok(Buffer { raw, bytes: size as usize, id: next_id(), _file: None })
+    }
+
+    /// Bytes of a mapped file where they are, as memory of a GPU that shares the processor's: the buffer of their pages, and the
+    /// byte in it with which they begin. None where memory is not shared, and if the GPU does not read what is in the file: then
+    /// they have to be copied.
+    #[cfg(target_vendor = "apple")]
+    pub(crate) fn in_place(&self, bytes: &Bytes, landing: &wgpu::Buffer) -> Option<(Buffer, usize)> {
+        use objc2_metal::{MTLDevice as _, MTLResourceOptions};
+        /// Of Apple's own processors.
+        const PAGE: usize = 16 << 10;
+        let address = bytes.as_ptr() as usize;
+        let at = address % PAGE;
+        let size = (at + bytes.len()).next_multiple_of(PAGE) as u64;
+        if !self.name.starts_with("Apple") || !at.is_multiple_of(16) || size > self.abilities.weights {
+            return None;
+        }
+        // SAFETY: the handle is asked and left as it is; the device outlives it.
+        let hal = unsafe { self.raw.as_hal::<wgpu::hal::api::Metal>() }?;
+        let metal = hal.raw_device();
+        if !metal.hasUnifiedMemory() {
+            return None;
+        }
+        let pages = std::ptr::NonNull::new((address - at) as *mut std::ffi::c_void)?;
+        // SAFETY: whole pages of which each has a byte of the file, so that all are mapped; the buffer keeps the file. Nothing
+        // writes to them: weights are bound for reading alone.
+        let shared = unsafe {
+            metal.newBufferWithBytesNoCopy_length_options_deallocator(
+                pages,
+                size as usize,
+                MTLResourceOptions::StorageModeShared,
+                None,
+            )
+        }?;
+        drop(hal);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory]
+            .map(|of| self.raw.push_error_scope(of));
+        // SAFETY: the buffer is of this device and of this size, which is not zero, and holds what is in the file.
+        let raw = unsafe {
+            let buffer = wgpu::hal::metal::Device::buffer_from_raw(shared, size);
+            self.raw.create_buffer_from_hal::<wgpu::hal::api::Metal>(buffer, &descriptor)
+        };
+        let buffer = Buffer { raw, bytes: size as usize, id: next_id(), _file: Some(bytes.clone()) };
+        let ends = [0, bytes.len().saturating_sub(PAGE) & !3];
+        let same = ends.iter().all(|&start| {
+            let expected = &bytes[start..bytes.len().min(start + PAGE)];
+            let mut found = vec![0; expected.len()];
+            self.read(landing, &buffer, at + start, &mut found).is_ok() && found == expected
+        });
+        // The last scope that was opened is closed first.
+        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).count();
+        (same && errors == 0).then_some((buffer, at))
+    }
+
+    /// Elsewhere a GPU has memory of its own, or gets at the processor's no faster.
+    #[cfg(not(target_vendor = "apple"))]
+    #[expect(clippy::unused_self, reason = "Apple's asks the device")]
+    pub(crate) fn in_place(&self, _: &Bytes, _: &wgpu::Buffer) -> Option<(Buffer, usize)> {
+        None
     }
 
     /// Writes `src` at byte `at`, before everything submitted later. Both are whole words.
@@ -419,6 +481,12 @@ impl Device {
         self.check()?;
         Ok(buffer)
     }
+}
+
+/// A number that no other buffer has.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A step that takes longer has hung: no step of the largest batch takes a tenth of it on a GPU that is worth using.

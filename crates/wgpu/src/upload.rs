@@ -122,6 +122,17 @@ impl Wgpu {
     ) -> Result<Part> {
         let (k, row_bytes) = (tensor.n_in(), tensor.row_bytes());
         let (codes, scales) = format.plane_words(k, rows);
+        // Others are repacked, or so small that they had better share a buffer.
+        let large = matches!(class, Class::ExpertGateUp | Class::ExpertDown | Class::Embedding);
+        if large && in_file_order(format, tensor.dtype) {
+            let bytes = tensor.data.slice(first * row_bytes..(first + rows) * row_bytes);
+            if let Some((data, at)) = self.device.in_place(&bytes, &self.landing) {
+                if let Some(progress) = &self.progress {
+                    progress(bytes.len() as u64);
+                }
+                return Ok(Part { data, codes: at as u32 / 4, scales: 0, first, rows });
+            }
+        }
         let (data, at) = if is_vector(class) {
             self.place_values(tensor, codes)?
         } else {
