@@ -209,3 +209,19 @@ fn no_step_needs_a_kernel_that_loading_does_not_prepare() {
         assert!(missing.is_empty(), "{missing:?}");
     }
 }
+
+/// A step's rows are few or many by their own number: a draft block makes four products of each.
+#[test]
+#[ignore = "needs a Vulkan or Metal adapter; .ci/run installs a software one"]
+fn a_step_of_the_most_rows_that_are_few_has_no_kernel_of_long_ones() {
+    let recipe = ds4_synth::preset("tiny").expect("a preset");
+    let block = ds4_synth::build(&recipe.clone().mtp()).expect("a draft block");
+    let block = Gguf::from_bytes("draft block", block.into()).expect("a file");
+    let gpu = Wgpu::new(&recipe.shape, LIMITS, true, Options::new(API)).expect("an adapter");
+    let mut model = Transformer::new(gpu, &tiny(), Some(&block), LIMITS, Numerics::Stored).expect("a model");
+    let span = Span { slot: 0, pos: 0, len: 64, logits: LogitRows::Last };
+    let mut logits = vec![0.0; recipe.shape.n_vocab];
+    model.forward(&Batch { tokens: &[7; 64], spans: &[span] }, &mut logits).expect("a step");
+    let made: Vec<&str> = model.backend_mut().program.made().map(|kernel| kernel.entry).collect();
+    assert!(made.contains(&"draft_norm") && !made.iter().any(|entry| entry.ends_with("_rows")), "{made:?}");
+}
