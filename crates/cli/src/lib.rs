@@ -40,7 +40,6 @@ mod tokens;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use config::{Action, Config, Surroundings};
 use flags::Flags;
@@ -48,17 +47,17 @@ use flags::Flags;
 /// Subcommands of other parts of the family.
 const LATER: &[&str] = &["agent", "download", "steering"];
 
-/// The program of the process's arguments.
-pub fn main() -> ExitCode {
+/// The program of the process's arguments; it ends the process.
+pub fn main() -> ! {
     start(std::env::args_os().skip(1).collect())
 }
 
 /// The program that `ds4 COMMAND` is, under a name of its own.
-pub fn main_of(command: &str) -> ExitCode {
+pub fn main_of(command: &str) -> ! {
     start([command.into()].into_iter().chain(std::env::args_os().skip(1)).collect())
 }
 
-fn start(words: Vec<OsString>) -> ExitCode {
+fn start(words: Vec<OsString>) -> ! {
     let name = match words.first().and_then(|word| word.to_str()) {
         Some("bench") => "ds4-bench",
         Some("eval") => "ds4-eval",

@@ -134,30 +134,21 @@ impl Wgpu {
 
     /// `out[row][to + m] = sum_k w[m][k] x[row][k]` for every product and `n` rows.
     pub(crate) fn products(&mut self, n: usize, products: &[Product<'_>], x: Matrix<'_>, out: Out<'_>) -> Result<()> {
-        self.products_of((n, small(n)), products, x, out)
+        self.products_of_each((n, 1), products, x, out)
     }
 
-    /// The same for `each` rows of every one of a step's `n`, which decide whether there are few.
+    /// The same for `each` of every one of a step's `rows`, which decide whether there are few.
     pub(crate) fn products_of_each(
         &mut self,
-        (n, each): (usize, usize),
+        (rows, each): (usize, usize),
         products: &[Product<'_>],
         x: Matrix<'_>,
         out: Out<'_>,
     ) -> Result<()> {
-        self.products_of((n * each, small(n)), products, x, out)
-    }
-
-    fn products_of(
-        &mut self,
-        (n, few): (usize, bool),
-        products: &[Product<'_>],
-        x: Matrix<'_>,
-        out: Out<'_>,
-    ) -> Result<()> {
+        let n = rows * each;
         // A tile serves one part of the input: of narrow groups the streaming kernels make long products too.
         let tile = if self.device.abilities.paths.matrices.is_some() { MATRIX_TILE } else { TILE };
-        let tiled = !few && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(tile.0));
+        let tiled = !small(rows) && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(tile.0));
         let key = (tiled, products.iter().map(|p| (p.w.id, p.to)).collect::<Vec<_>>());
         if !self.tables.made.contains_key(&key) {
             let made = self.tables_of(products, if tiled { tile.0 } else { BLOCK })?;
@@ -166,7 +157,7 @@ impl Wgpu {
         let tables = self.tables.made[&key].clone();
         if let (true, Out::Post { streams, mix }) = (tiled, out) {
             let (y, n_embd) = (self.scratch.y.clone(), self.shape.n_embd);
-            self.products_of((n, few), products, x, Out::Rows(Matrix { data: &y, stride: n_embd }))?;
+            self.products_of_each((rows, each), products, x, Out::Rows(Matrix { data: &y, stride: n_embd }))?;
             return self.dispatch(POST, post_grid(n_embd, n), &[0u32; 0], &[&y, mix, streams]);
         }
         let batch = match n {

@@ -98,9 +98,8 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
     let ceiling = ceiling.map(|(speed, _)| speed);
     let mut logits = vec![0.0; file.shape.n_vocab * slots as usize];
     // A GPU raises its clocks while it has something to do: it reads the prompt once before it is timed.
-    let mut prompts = if options.runtime.backend == Backend::Cpu { 1 } else { 2 };
-    while prompts > 0 {
-        prompts -= 1;
+    let prompts = if options.runtime.backend == Backend::Cpu { 1 } else { 2 };
+    for left in (0..prompts).rev() {
         let mut at = 0;
         while at < options.context {
             let len = limits.max_rows.min(options.context - at);
@@ -108,7 +107,7 @@ pub(super) fn main(words: impl Iterator<Item = OsString>, out: &mut dyn Write) -
             step(model.as_mut(), &file.shape, &[span], &mut logits)?;
             at += len;
             let times = model.take()?;
-            if at == options.context && prompts == 0 {
+            if at == options.context && left == 0 {
                 table(out, &format!("prefill of {len} rows up to {at}"), &[times], &bytes, len, ceiling)?;
             }
         }

@@ -338,7 +338,8 @@ impl Writer {
             Ok(Outcome::FullDisk) => {
                 counters.no_room.add(1);
                 if !std::mem::replace(full, true) {
-                    let what = "less than 5% of its file system is free: nothing new is kept until there is more";
+                    let what =
+                        "less than 5% of its file system would stay free: nothing new is kept until there is room";
                     directory.note("directory", what);
                 }
             }
