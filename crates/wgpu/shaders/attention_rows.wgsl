@@ -13,6 +13,7 @@
 @group(0) @binding(6) var<storage, read> rope: array<f32>;
 @group(0) @binding(7) var<storage, read_write> heads: array<vec4<f32>>;
 
+const SUMS = 256u; // sixteen by sixteen of several squares
 const SLACK = 8.0;
 const STRIDE = 18u; // fours of 64 columns, padded so that eight rows lie in different banks
 const SHARE_STRIDE = 6u; // fours of 16 shares, padded alike

@@ -1,7 +1,9 @@
 // Routed experts of many rows; see `gemm.wgsl` for tiles. Pairs of row and choice are gathered by expert first: a tile is up to
 // 64 pairs of one expert.
 //   experts_group: grid (1, 1, 1), 256 invocations      experts_rows: grid (tiles of outputs, most tiles, 1)
-// Of gate and up the tile has a half each, so that an invocation has both of its outputs.
+//   experts_halves: grid (pieces of 1024 inputs, rows, 1), 256 invocations
+// Of gate and up the tile has a half each, so that an invocation has both of its outputs. Cooperative matrices multiply float16: their
+// inputs and the middles are kept so, for every tile of outputs reads them.
 
 struct Args {
     first: u32, count: u32, codes: u32, scales: u32, other_codes: u32, other_scales: u32, clamp_at: f32, pairs: u32,
@@ -43,11 +45,30 @@ fn experts_group(@builtin(local_invocation_index) tid: u32) {
     for (var p = tid; p < args.pairs; p += 256u) { order[atomicAdd(&counts[ids[p]], 1u)] = p; }
 }
 //else
+//if HALVES
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<f16>>;
+
+@compute @workgroup_size(256)
+fn experts_halves(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) tid: u32) {
+    let four = wg.x * 256u + tid;
+    if (four < N_EMBD / 4u) { out[wg.y * (N_EMBD / 4u) + four] = vec4<f16>(x[wg.y * (N_EMBD / 4u) + four]); }
+}
+//else
+//if MATRICES
+alias Four = vec4<f16>;
+//else
+alias Four = vec4<f32>;
+//end
 @group(0) @binding(0) var<storage, read> order: array<u32>;
 @group(0) @binding(1) var<storage, read> tiles: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> x: array<Four>;
 @group(0) @binding(3) var<storage, read> words: array<u32>;
+//if GATED
+@group(0) @binding(4) var<storage, read_write> out: array<Four>;
+//else
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
+//end
 //if GATED
 @group(0) @binding(5) var<storage, read> other_words: array<u32>;
 @group(0) @binding(6) var<storage, read> weights: array<f32>;
@@ -82,16 +103,25 @@ struct Raw { a: vec4<u32>, b: vec4<u32> }
 //tile fetch_other other_words
 //end
 
-fn fetch_w(tile_row: u32, k: u32) -> Raw {
+fn fetch_w(first: u32, row: u32, k: u32) -> Raw {
 //if GATED
-    if (tile_row >= ROWS) { return fetch_other(args.other_codes, args.other_scales, m_first + tile_row - ROWS, k); }
+    // Where few rows are fetched at a time, `first` alone tells, and no load waits for a branch.
+    if (select(row >= ROWS, first >= ROWS, W_ROWS <= ROWS)) {
+        return fetch_other(args.other_codes, args.other_scales, m_first + first + row - ROWS, k);
+    }
 //end
-    return fetch_words(args.codes, args.scales, m_first + tile_row, k);
+    return fetch_words(args.codes, args.scales, m_first + first + row, k);
+}
+
+// Four bytes, from 1 to 127, with the signs that bits 0 to 3 of `minus` turn round.
+fn negated(bytes: u32, minus: u32) -> u32 {
+    let ones = (minus * 0x00204081u) & 0x01010101u;
+    return (bytes ^ (ones * 255u)) + ones;
 }
 
 // Weights k .. + 15 as the tile's row `m`.
 fn decode_w(raw: Raw, m: u32, k: u32) {
-    let to = k & 31u;
+    let to = k % DEPTH;
 //if IQ2
     let scale = GAIN * half_of(raw.a.z, raw.a.w & 1u) * (0.5 + f32(raw.a.y >> 28u)) * 0.25;
     let first = (k / 8u) & 2u;
@@ -99,8 +129,8 @@ fn decode_w(raw: Raw, m: u32, k: u32) {
         let magnitudes = grid[(raw.a.x >> (8u * (first + i))) & 255u];
         let seven = (raw.a.y >> (7u * (first + i))) & 127u;
         let minus = seven | ((countOneBits(seven) & 1u) << 7u);
-        set_w(m, to + 8u * i, turned(scale * unsigned_bytes(magnitudes.x), minus));
-        set_w(m, to + 8u * i + 4u, turned(scale * unsigned_bytes(magnitudes.y), minus >> 4u));
+        set_w(m, to + 8u * i, scale * signed_bytes(negated(magnitudes.x, minus & 15u)));
+        set_w(m, to + 8u * i + 4u, scale * signed_bytes(negated(magnitudes.y, minus >> 4u)));
     }
 //end
 //if Q2K
@@ -165,9 +195,10 @@ fn row_of_x(row: u32) -> u32 {
 //if GATED
 fn put_gated(row: u32, m: u32, gate: vec4<f32>, up: vec4<f32>) {
     let pair = order[tile.y + row];
-    let at = pair * M + to_first + m;
     let weight = weights[pair];
-    for (var i = 0u; i < 4u; i += 1u) { out[at + i] = swiglu(gate[i], up[i], args.clamp_at) * weight; }
+    var y: vec4<f32>;
+    for (var i = 0u; i < 4u; i += 1u) { y[i] = swiglu(gate[i], up[i], args.clamp_at) * weight; }
+    out[(pair * M + to_first + m) / 4u] = Four(y);
 }
 //else
 fn put(row: u32, m: u32, y: vec4<f32>) {
@@ -189,4 +220,5 @@ fn experts_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_
     m_first = (tile.x - args.first) * M + to_first;
     multiply(K, tile.z, tid);
 }
+//end
 //end

@@ -1,10 +1,12 @@
 // Products of many rows: tiles of 64 weight rows by 64 rows of x, 32 of k at a time through workgroup memory. 64 invocations; each
 // has eight weight rows (4 ty .. and 32 + 4 ty ..) by eight rows of x (4 tx .. and 32 + 4 tx ..).
-// The stage's text says where sixteen weights come from (`fetch_w`, `decode_w`), where a row of x stands (`row_of_x`), and what
+// The stage's text says where sixteen weights of row `first + row` come from (`fetch_w`, `decode_w`), where a row of x stands (`row_of_x`), and what
 // becomes of four neighbouring sums of a row: `put`, or `put_gated` of gate and up, whose weight rows are the tile's two halves.
 
 const TILE_M = 64u;
 const TILE_N = 64u;
+const DEPTH = 32u;
+const W_ROWS = 64u;
 const GAIN = 1.0;
 
 var<workgroup> wt: array<vec4<f32>, 512>; // [k][weight row / 4]
@@ -37,8 +39,8 @@ fn multiply(k_end: u32, rows: u32, tid: u32) {
     var b$i = vec4<f32>();
 //end
     for (var k0 = 0u; k0 < k_end; k0 += 32u) {
-        decode_w(fetch_w(tid, k0), tid, k0);
-        decode_w(fetch_w(tid, k0 + 16u), tid, k0 + 16u);
+        decode_w(fetch_w(0u, tid, k0), tid, k0);
+        decode_w(fetch_w(0u, tid, k0 + 16u), tid, k0 + 16u);
         for (var i = 0u; i < 8u; i += 1u) { set_x(tid, 4u * i, x[x_at + k0 / 4u + i]); }
         workgroupBarrier();
         for (var k = 0u; k < 512u; k += 16u) {

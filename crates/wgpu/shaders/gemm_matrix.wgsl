@@ -1,7 +1,8 @@
 // Products of many rows on cooperative matrices, in the place of `gemm.wgsl`: tiles of 128 weight rows by 128 rows of x, or 64
-// (NARROW), 32 of k at a time as float16 through workgroup memory, sums in float32. Of eight subgroups number s has weight rows
+// (NARROW), DEPTH of k at a time as float16 through workgroup memory, sums in float32. Of eight subgroups number s has weight rows
 // 16 (s & 3) .. + 15 of both halves of the tile, and of the rows of x the half s / 4.
 
+const SUMS = SQUARE;
 const TILE_M = 128u;
 //if NARROW
 const TILE_N = 64u;
@@ -11,10 +12,10 @@ const TILE_N = 128u;
 // Small scales would make subnormal float16 weights: those are taken so many times as large, and the sums as small.
 const GAIN = 256.0;
 
-const STRIDE = 10u; // fours of a row of 32, padded so that eight rows lie in different banks
-const W_EACH = 256u / THREADS; // sixteens of weights that an invocation brings
-const X_EACH = 8u * TILE_N / THREADS; // fours of x, of so many rows
-const X_ROWS = (X_EACH + 7u) / 8u;
+const STRIDE = DEPTH / 4u + 2u; // fours of a row, padded so that eight rows lie in different banks
+// Neighbouring invocations bring neighbouring pieces of a row: sixteen weights or four of x of so many rows at a time.
+const W_ROWS = THREADS / (DEPTH / 16u);
+const X_ROWS = THREADS / (DEPTH / 4u);
 
 //if SCALARS
 var<workgroup> wt: array<f16, 4u * TILE_M * STRIDE>; // [weight row][k]
@@ -24,7 +25,7 @@ fn set_w(m: u32, k: u32, v: vec4<f32>) {
     let at = 4u * m * STRIDE + k;
     wt[at] = f16(v.x); wt[at + 1u] = f16(v.y); wt[at + 2u] = f16(v.z); wt[at + 3u] = f16(v.w);
 }
-fn set_x(at_four: u32, v: vec4<f32>) {
+fn set_x(at_four: u32, v: Four) {
     let at = 4u * at_four;
     xt[at] = f16(v.x); xt[at + 1u] = f16(v.y); xt[at + 2u] = f16(v.z); xt[at + 3u] = f16(v.w);
 }
@@ -33,21 +34,8 @@ var<workgroup> wt: array<vec4<f16>, TILE_M * STRIDE>; // [weight row][k / 4]
 var<workgroup> xt: array<vec4<f16>, TILE_N * STRIDE>; // [row][k / 4]
 
 fn set_w(m: u32, k: u32, v: vec4<f32>) { wt[m * STRIDE + k / 4u] = vec4<f16>(v); }
-fn set_x(at: u32, v: vec4<f32>) { xt[at] = vec4<f16>(v); }
+fn set_x(at: u32, v: Four) { xt[at] = vec4<f16>(v); }
 //end
-
-// What an invocation has fetched and not yet put into the tile.
-var<private> w: array<Raw, W_EACH>;
-var<private> xs: array<vec4<f32>, X_EACH>;
-var<private> x_at: array<u32, X_ROWS>;
-
-fn fetch(tid: u32, k0: u32) {
-    for (var i = 0u; i < W_EACH; i += 1u) {
-        let sixteen = tid * W_EACH + i;
-        w[i] = fetch_w(sixteen / 2u, k0 + 16u * (sixteen & 1u));
-    }
-    for (var i = 0u; i < X_EACH; i += 1u) { xs[i] = x[x_at[i / 8u] + k0 / 4u + i % 8u]; }
-}
 
 // `rows` of the tile's rows of x are there.
 fn multiply(k_end: u32, rows: u32, tid: u32) {
@@ -55,9 +43,17 @@ fn multiply(k_end: u32, rows: u32, tid: u32) {
     let lane = tid % LANES;
     let m = 16u * (subgroup & 3u);
     let n = TILE_N / 2u * (subgroup / 4u);
-    let x_row = tid * X_EACH / 8u;
-    let x_four = tid * X_EACH % 8u;
-    for (var i = 0u; i < X_ROWS; i += 1u) { x_at[i] = row_of_x(min(x_row + i, rows - 1u)) + x_four; }
+    let w_row = tid / (DEPTH / 16u);
+    let w_k = 16u * (tid % (DEPTH / 16u));
+    let x_row = tid / (DEPTH / 4u);
+    let x_four = tid % (DEPTH / 4u);
+//each i W_EACH
+    var w$i = fetch_w(W_ROWS * $iu, w_row, w_k);
+//end
+//each i X_EACH
+    let x_at$i = row_of_x(min(x_row + X_ROWS * $iu, rows - 1u)) + x_four;
+    var x$i = x[x_at$i];
+//end
 //each h 2
 //each i SIXTEEN
 //each j HALF_TILE
@@ -65,31 +61,40 @@ fn multiply(k_end: u32, rows: u32, tid: u32) {
 //end
 //end
 //end
-    fetch(tid, 0u);
-    for (var k0 = 0u; k0 < k_end; k0 += 32u) {
-        for (var i = 0u; i < W_EACH; i += 1u) {
-            let sixteen = tid * W_EACH + i;
-            decode_w(w[i], sixteen / 2u, k0 + 16u * (sixteen & 1u));
-        }
-        for (var i = 0u; i < X_EACH; i += 1u) { set_x((x_row + i / 8u) * STRIDE + x_four + i % 8u, xs[i]); }
+    for (var k0 = 0u; k0 < k_end; k0 += DEPTH) {
+//each i W_EACH
+        decode_w(w$i, w_row + W_ROWS * $iu, k0 + w_k);
+//end
+//each i X_EACH
+        set_x((x_row + X_ROWS * $iu) * STRIDE + x_four, x$i);
+//end
         workgroupBarrier();
-        // The next piece is on its way while this one is multiplied.
-        if (k0 + 32u < k_end) { fetch(tid, k0 + 32u); }
-        for (var k = 0u; k < 8u; k += SIDE / 4u) { // in fours
+        // The next piece is on its way while this one is multiplied; without a branch, for which it would have to arrive. Behind
+        // the last one it is the first again.
+        let next = select(0u, k0 + DEPTH, k0 + DEPTH < k_end);
+//each i W_EACH
+        w$i = fetch_w(W_ROWS * $iu, w_row, next + w_k);
+//end
+//each i X_EACH
+        x$i = x[x_at$i + next / 4u];
+//end
+//each k STEPS
+        {
 //each h 2
 //each i SIXTEEN
-            let w$h$i = coopLoadT<Left>(&wt[FOUR * ((m + 64u * $hu + SIDE * $iu) * STRIDE + k)], FOUR * STRIDE);
+            let a$h$i = coopLoadT<Left>(&wt[FOUR * ((m + 64u * $hu + SIDE * $iu) * STRIDE + SIDE / 4u * $ku)], FOUR * STRIDE);
 //end
 //end
 //each j HALF_TILE
-            let x$j = coopLoad<Right>(&xt[FOUR * ((n + SIDE * $ju) * STRIDE + k)], FOUR * STRIDE);
+            let b$j = coopLoad<Right>(&xt[FOUR * ((n + SIDE * $ju) * STRIDE + SIDE / 4u * $ku)], FOUR * STRIDE);
 //each h 2
 //each i SIXTEEN
-            c$h$i$j = coopMultiplyAdd(w$h$i, x$j, c$h$i$j);
+            c$h$i$j = coopMultiplyAdd(a$h$i, b$j, c$h$i$j);
 //end
 //end
 //end
         }
+//end
         workgroupBarrier();
     }
 //each i SIXTEEN

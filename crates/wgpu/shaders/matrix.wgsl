@@ -8,6 +8,6 @@ const FOUR = 1u;
 //end
 
 const SQUARE = SIDE * SIDE;
-var<workgroup> sums: array<f32, 8u * 256u>; // a square of sums of each subgroup, or sixteen by sixteen of several
+var<workgroup> sums: array<f32, 8u * SUMS>; // SUMS of each subgroup: a square, or what the stage has of them
 
 fn sums_at(at: u32) -> vec4<f32> { return vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]); }

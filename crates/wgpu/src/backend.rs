@@ -16,7 +16,7 @@ use crate::program::{Kernel, Program};
 use crate::record::Recorder;
 use crate::scratch::Scratch;
 use crate::upload::{Progress, Uploader, value_words};
-use crate::weight::Weight;
+use crate::weight::{Format, Weight};
 use crate::{attention, best, compressor, dense, draft, embed, experts, hc, head, indexer, project, query, router};
 
 /// Rows of a step whose rows do not depend on each other's company.
@@ -115,16 +115,17 @@ pub(crate) fn kernels() -> Vec<Kernel> {
         dense::DENSE_MANY,
         dense::DENSE_POST,
         dense::DENSE_POST_MANY,
-        dense::ROWS,
         dense::POST,
         dense::POST_ROUTED,
         experts::GROUP,
+        experts::HALVES,
         draft::KEEP,
         draft::NORM,
         draft::ADD,
         best::PART,
         best::ROW,
     ];
+    all.extend([Format::Q8, Format::F16, Format::F32].map(|format| dense::ROWS.format(format)));
     all.extend([project::FUSED, query::FUSED, router::FUSED, compressor::JOINED, compressor::BOTH_JOINED].concat());
     all
 }
@@ -145,7 +146,7 @@ impl Wgpu {
         let mut program = Program::default();
         // Apple's compiler is met on the user's machine first: what it does not take is done without.
         if device.abilities.paths.matrices.is_some_and(|matrices| matrices.scalars)
-            && !program.compiles(&device, shape, &[dense::ROWS, attention::ROWS])?
+            && !program.compiles(&device, shape, &[dense::ROWS.format(Format::Q8), attention::ROWS])?
         {
             device.abilities.paths.matrices = None;
             program = Program::default();
@@ -207,7 +208,7 @@ impl Wgpu {
 
 /// What is not of the sizes that shaders are written for.
 fn misfit(s: &Shape, limits: Limits) -> Option<String> {
-    let pairs = limits.max_rows as usize * s.n_expert_used;
+    let (pairs, ranks) = (limits.max_rows as usize * s.n_expert_used, s.n_out_group * s.out_lora_dim);
     let rules = [
         (s.head_dim == 512, "head width", s.head_dim, "512"),
         (s.n_rot == 64, "rotated width", s.n_rot, "64"),
@@ -217,6 +218,7 @@ fn misfit(s: &Shape, limits: Limits) -> Option<String> {
         (s.ff_dim.is_multiple_of(256), "expert width", s.ff_dim, "a multiple of 256"),
         (s.q_lora_dim.is_multiple_of(64), "query rank", s.q_lora_dim, "a multiple of 64"),
         (s.out_lora_dim.is_multiple_of(16), "output rank", s.out_lora_dim, "a multiple of 16"),
+        (ranks.is_multiple_of(64), "output ranks of all groups", ranks, "a multiple of 64"),
         (s.n_expert_used <= 32, "experts used", s.n_expert_used, "at most 32"),
         (s.n_expert <= 2048, "experts", s.n_expert, "at most 2048"),
         (pairs <= 65_535, "pairs of row and expert in a step", pairs, "at most 65535 (--prefill-chunk)"),

@@ -9,7 +9,7 @@ use crate::backend::{SMALL, Wgpu, small};
 use crate::device::Buffer;
 use crate::program::{BATCH, Kernel};
 use crate::record::Held;
-use crate::weight::Weight;
+use crate::weight::{Format, Weight};
 
 /// A matrix and what becomes of its product.
 pub(crate) struct Product<'a> {
@@ -107,9 +107,10 @@ pub(crate) fn post_grid(n_embd: usize, n: usize) -> [u32; 3] {
     [n_embd.div_ceil(1024) as u32, n as u32, 1]
 }
 
-/// Segments of weights in one buffer, on the device.
+/// Segments of weights in one buffer, on the device; in tiles of one format, too.
 #[derive(Clone)]
 struct Table {
+    format: Format,
     weights: Buffer,
     segments: Buffer,
     count: u32,
@@ -151,7 +152,7 @@ impl Wgpu {
         let tiled = !small(rows) && products.iter().all(|p| p.group == p.w.m || p.group.is_multiple_of(tile.0));
         let key = (tiled, products.iter().map(|p| (p.w.id, p.to)).collect::<Vec<_>>());
         if !self.tables.made.contains_key(&key) {
-            let made = self.tables_of(products, if tiled { tile.0 } else { BLOCK })?;
+            let made = self.tables_of(products, tiled.then_some(tile.0))?;
             self.tables.made.insert(key.clone(), made);
         }
         let tables = self.tables.made[&key].clone();
@@ -165,8 +166,7 @@ impl Wgpu {
             1 => 1,
             _ => BATCH,
         };
-        let (kernel, stride) = match (out, n) {
-            (Out::Rows(rows), _) if tiled => (ROWS, rows.stride),
+        let (short, stride) = match (out, n) {
             (Out::Rows(rows), 1) => (DENSE, rows.stride),
             (Out::Rows(rows), _) => (DENSE_MANY, rows.stride),
             (Out::Post { .. }, 1) => (DENSE_POST, 0),
@@ -174,6 +174,7 @@ impl Wgpu {
             (Out::Finished(stage), n) => (stage.kernels[usize::from(n > 1)], stage.stride),
         };
         for table in &tables {
+            let kernel = if tiled { ROWS.format(table.format) } else { short };
             let args = Args {
                 n: n as u32,
                 k: products[0].w.k as u32,
@@ -186,12 +187,17 @@ impl Wgpu {
             };
             let used = if matches!(out, Out::Finished(_)) { size_of::<Args>() } else { size_of::<Args>() - 32 };
             let grid = [table.blocks, (n as u32).div_ceil(batch), 1];
-            let mut buffers = vec![&table.segments, &table.weights, &table.weights, x.data];
+            let weights = &table.weights;
+            let mut buffers = vec![&table.segments, weights];
+            buffers.extend((!tiled).then_some(weights));
+            buffers.push(x.data);
             match out {
                 Out::Rows(rows) => buffers.push(rows.data),
                 Out::Post { streams, mix } => buffers.extend([streams, mix]),
                 Out::Finished(stage) => buffers.extend(stage.buffers),
             }
+            // Codes and scales are of different types, where there are scales.
+            buffers.extend((tiled && table.format == Format::Q8).then_some(weights));
             let args = &bytemuck::bytes_of(&args)[..used];
             if let (Out::Finished(Finish { waits: true, .. }), [_]) = (out, tables.as_slice()) {
                 let buffers = buffers.into_iter().cloned().collect();
@@ -221,34 +227,38 @@ impl Wgpu {
         Ok(true)
     }
 
-    fn tables_of(&mut self, products: &[Product<'_>], block: usize) -> Result<Vec<Table>> {
-        let mut by_buffer: Vec<(Buffer, Vec<Segment>, u32)> = Vec::new();
+    /// Of products that are made in tiles, `tile` says how many weight rows one has.
+    fn tables_of(&mut self, products: &[Product<'_>], tile: Option<usize>) -> Result<Vec<Table>> {
+        let mut all: Vec<(Buffer, Format, Vec<Segment>, u32)> = Vec::new();
         for product in products {
+            let format = product.w.format;
             for part in &product.w.parts {
-                let found = by_buffer.iter().position(|(buffer, ..)| buffer.id == part.data.id);
-                let at = found.unwrap_or_else(|| {
-                    by_buffer.push((part.data.clone(), Vec::new(), 0));
-                    by_buffer.len() - 1
+                let fits = |(buffer, other, ..): &(Buffer, Format, Vec<Segment>, u32)| {
+                    buffer.id == part.data.id && (tile.is_none() || *other == format)
+                };
+                let at = all.iter().position(fits).unwrap_or_else(|| {
+                    all.push((part.data.clone(), format, Vec::new(), 0));
+                    all.len() - 1
                 });
-                let (_, segments, blocks) = &mut by_buffer[at];
+                let (_, _, segments, blocks) = &mut all[at];
                 segments.push(Segment {
                     codes: part.codes / 4,
                     scales: part.scales,
                     rows: part.rows as u32,
                     first: *blocks,
                     to: (product.to + part.first) as u32,
-                    format: product.w.format as u32,
+                    format: format as u32,
                     group_rows: product.group as u32,
                     group_first: part.first as u32,
                 });
-                *blocks += part.rows.div_ceil(block) as u32;
+                *blocks += part.rows.div_ceil(tile.unwrap_or(BLOCK)) as u32;
             }
         }
-        let table = |(weights, segments, blocks): (Buffer, Vec<Segment>, u32)| {
+        let table = |(weights, format, segments, blocks): (Buffer, Format, Vec<Segment>, u32)| {
             let buffer = self.device.alloc(size_of_val(segments.as_slice()))?;
             self.device.write(&buffer, 0, bytemuck::cast_slice(&segments))?;
-            Ok(Table { weights, segments: buffer, count: segments.len() as u32, blocks })
+            Ok(Table { format, weights, segments: buffer, count: segments.len() as u32, blocks })
         };
-        by_buffer.into_iter().map(table).collect()
+        all.into_iter().map(table).collect()
     }
 }

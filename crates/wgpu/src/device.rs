@@ -203,7 +203,7 @@ fn pick(api: Api, ordinal: usize) -> Result<wgpu::Adapter> {
 const IMMEDIATES: u32 = 64;
 /// Bindings of the largest shader whose workgroups share memory; the others take fewer.
 const FUSED_BUFFERS: u32 = 16;
-/// Workgroup memory of the largest shader.
+/// Workgroup memory of the largest shader that every adapter has to take.
 const WORKGROUP: u32 = 32 << 10;
 
 /// Whether the adapter has what no shader can do without, or what is missing.
@@ -223,6 +223,9 @@ fn needs(adapter: &wgpu::Adapter) -> std::result::Result<(), String> {
         None => Ok(()),
     }
 }
+
+/// Workgroup memory of the largest shader where there is more of it.
+const ROOM: u32 = 48 << 10;
 
 /// What shaders of cooperative matrices ask for.
 const MATRICES: Features =
@@ -245,7 +248,8 @@ fn matrices(api: Api, adapter: &wgpu::Adapter) -> Option<Matrices> {
         (p.ab_type, p.cr_type) == mixed && (p.n_size, p.k_size) == (p.m_size, p.m_size) && [8, 16].contains(&p.m_size)
     });
     let side = squares.map(|p| p.m_size as usize).max().filter(|_| adapter.features().contains(MATRICES))?;
-    Some(Matrices { side, lanes, scalars: api == Api::Metal })
+    let roomy = adapter.limits().max_compute_workgroup_storage_size >= ROOM;
+    Some(Matrices { side, lanes, scalars: api == Api::Metal, roomy })
 }
 
 /// What shaders and layouts follow from.

@@ -37,6 +37,7 @@ pub(crate) const GATE_UP: Kernel = Kernel::new("experts", &["GATED"]);
 pub(crate) const GATE_UP_IQ2: Kernel = Kernel::new("experts_iq2", &[]);
 pub(crate) const DOWN: Kernel = Kernel::new("experts", &[]);
 pub(crate) const GROUP: Kernel = Kernel::new("experts_group", &["GROUP"]);
+pub(crate) const HALVES: Kernel = Kernel::new("experts_halves", &["HALVES"]);
 pub(crate) const GATE_UP_ROWS: Kernel = Kernel::new("experts_rows", &["GATED", "NARROW"]);
 pub(crate) const DOWN_ROWS: Kernel = Kernel::new("experts_rows", &["NARROW"]);
 
@@ -102,6 +103,14 @@ fn gate_up(
         let args = Args { pairs: pairs as u32, ..Args::zeroed() };
         gpu.dispatch(GROUP, [1, 1, 1], &args, &[&routing.ids, &order, &tiles])?;
     }
+    let halves = gpu.scratch.halves.clone();
+    let x = if !small(step.n) && gpu.device.abilities.paths.matrices.is_some() {
+        let grid = [gpu.shape.n_embd.div_ceil(1024) as u32, step.n as u32, 1];
+        gpu.dispatch(HALVES, grid, &[0u32; 0], &[x, &halves])?;
+        &halves
+    } else {
+        x
+    };
     let iq2 = w.gate.format == Format::Iq2;
     let (kernel, across, grid_y) = match small(step.n) {
         true if iq2 => (GATE_UP_IQ2, FEW_IQ2, pairs),

@@ -46,6 +46,15 @@ pub(crate) struct Matrices {
     pub(crate) lanes: usize,
     /// Whether they are loaded from single values, not fours of them.
     pub(crate) scalars: bool,
+    /// Whether workgroups have more memory than every adapter is asked for.
+    pub(crate) roomy: bool,
+}
+
+impl Matrices {
+    /// Inputs that a tile has at a time: 64 if that fits; small squares of sums leave narrow tiles room enough.
+    fn depth(self, narrow: bool) -> usize {
+        if self.roomy || (narrow && self.side == 8) { 64 } else { 32 }
+    }
 }
 
 /// Subgroups of a workgroup that multiplies matrices.
@@ -66,12 +75,12 @@ impl Kernel {
 
     /// Whether it uses cooperative matrices where there are any.
     fn has_matrices(self) -> bool {
-        matches!(self.entry, "dense_rows" | "experts_rows" | "attend_rows")
+        matches!(self.entry, "dense_rows" | "experts_rows" | "experts_halves" | "attend_rows")
     }
 
     /// Whether it is of no use without.
     fn needs_matrices(self) -> bool {
-        self.entry == "attend_rows"
+        matches!(self.entry, "experts_halves" | "attend_rows")
     }
 }
 
@@ -142,7 +151,7 @@ fn parts(kernel: Kernel, matrices: Option<Matrices>) -> (&'static [&'static str]
         "experts_rows" => (&[FORMATS, EXPERT_FORMATS, GEMM, EXPERT_ROWS], 64),
         "experts_iq2" => (&[FORMATS, EXPERTS_IQ2], 256),
         "experts_down" => (&[FORMATS, EXPERT_FORMATS, EXPERTS_DOWN], 256),
-        "experts_group" => (&[EXPERT_ROWS], 256),
+        "experts_group" | "experts_halves" => (&[EXPERT_ROWS], 256),
         "post" => (&[POST], 256),
         "best_part" | "best_row" => (&[BEST], 256),
         _ => (&[FORMATS, DRAFT], 256),
@@ -155,16 +164,18 @@ fn text(kernel: Kernel, s: &Shape, Paths { subgroups, matrices }: Paths) -> Stri
     let mut flags: Vec<&str> = kernel.flags.to_vec();
     let mut repeats = Vec::new();
     let mut out = String::new();
-    if let Some(Matrices { side, lanes, scalars }) = matrices.filter(|_| kernel.has_matrices()) {
-        let half_tile = if flags.contains(&"NARROW") { 32 } else { 64 };
-        repeats.extend([("SIXTEEN", 16), ("SIXTY_FOUR", 64), ("HALF_TILE", half_tile)]);
+    if let Some(of @ Matrices { side, lanes, scalars, .. }) = matrices.filter(|_| kernel.has_matrices()) {
+        let narrow = flags.contains(&"NARROW");
+        let (half_tile, depth) = (if narrow { 32 } else { 64 }, of.depth(narrow));
+        repeats.extend([("SIXTEEN", 16), ("SIXTY_FOUR", 64), ("HALF_TILE", half_tile), ("STEPS", depth)]);
         repeats.iter_mut().for_each(|(_, count)| *count /= side);
-        flags.extend(scalars.then_some("SCALARS"));
+        repeats.extend([("W_EACH", 128 * depth / 16 / threads), ("X_EACH", 2 * half_tile * depth / 4 / threads)]);
+        flags.extend(["MATRICES", if scalars { "SCALARS" } else { "ORDERED" }]);
         out.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
         for (name, of) in [("Left", "f16, A"), ("Right", "f16, B"), ("Sums", "f32, C")] {
             writeln!(out, "alias {name} = coop_mat{side}x{side}<{of}>;").expect("text grows");
         }
-        writeln!(out, "const SIDE = {side}u;\nconst LANES = {lanes}u;").expect("text grows");
+        writeln!(out, "const SIDE = {side}u;\nconst LANES = {lanes}u;\nconst DEPTH = {depth}u;").expect("text grows");
     }
     out.push_str(&constants(s, threads, kernel));
     if let Some(format) = kernel.format {
@@ -285,8 +296,8 @@ pub struct Shader {
 /// Every shader of models of this shape: with and without subgroups, and where it makes a difference with cooperative matrices, of
 /// NVIDIA's, Apple's and lavapipe's kind.
 pub fn shaders(s: &Shape) -> Vec<Shader> {
-    let kinds =
-        [(16, 32, false), (8, 32, true), (8, 8, false)].map(|(side, lanes, scalars)| Matrices { side, lanes, scalars });
+    let kinds = [(16, 32, false, true), (16, 32, false, false), (8, 32, true, false), (8, 8, false, false)]
+        .map(|(side, lanes, scalars, roomy)| Matrices { side, lanes, scalars, roomy });
     let without = [false, true].map(|subgroups| Paths { subgroups, matrices: None });
     let with = kinds.map(|kind| Paths { subgroups: kind.lanes == 32, matrices: Some(kind) });
     let mut out = Vec::new();

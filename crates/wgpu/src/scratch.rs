@@ -17,6 +17,8 @@ pub(crate) struct Scratch<Buf = Buffer> {
     pub(crate) partial: Buf,
     /// The shared expert's output or a projected token, `[rows][n_embd]`.
     pub(crate) y: Buf,
+    /// Inputs of the routed experts of a long step in float16, `[rows][n_embd]`.
+    pub(crate) halves: Buf,
     /// Gated middles of the routed experts, `[pairs][ff_dim]`.
     pub(crate) mid: Buf,
     /// What each routed expert adds, `[pairs][n_embd]`.
@@ -58,6 +60,7 @@ impl<Buf> Scratch<Buf> {
             low: alloc(4 * rows * (s.n_out_group * s.out_lora_dim).max(s.n_embd))?,
             partial: alloc(4 * rows * (HC * s.n_embd / 1024) * 32)?,
             y: alloc(4 * rows * s.n_embd)?,
+            halves: alloc(2 * rows * s.n_embd)?,
             mid: alloc(4 * pairs * s.ff_dim)?,
             down: alloc(4 * pairs * s.n_embd)?,
             order: alloc(4 * pairs)?,

@@ -86,7 +86,8 @@ fn no_shader_wants_more_workgroup_memory_than_every_adapter_is_asked_for() {
     for shape in shapes() {
         for shader in ds4_wgpu::shaders(&shape) {
             let bytes: u32 = workgroup_variables(&shader).iter().sum();
-            assert!(bytes <= 32 << 10, "{}, {}: {bytes} bytes", shape.name, shader.name);
+            let most = if shader.name.contains("roomy: true") { 48 << 10 } else { 32 << 10 };
+            assert!(bytes <= most, "{}, {}: {bytes} bytes", shape.name, shader.name);
         }
     }
 }
@@ -96,7 +97,7 @@ fn no_shader_wants_more_workgroup_memory_than_every_adapter_is_asked_for() {
 fn matrices_in_workgroup_memory_are_aligned_whatever_the_order_of_variables() {
     let shaders = ds4_wgpu::shaders(&Shape::flash());
     let with_matrices = || shaders.iter().filter(|shader| shader.text.contains("coop_mat"));
-    assert!(with_matrices().count() >= 9, "three kernels for three kinds of adapters");
+    assert!(with_matrices().count() >= 12, "three kernels for four kinds of adapters");
     for shader in with_matrices() {
         let sizes = workgroup_variables(shader);
         assert!(sizes.iter().all(|size| size % 16 == 0), "{}: {sizes:?}", shader.name);
