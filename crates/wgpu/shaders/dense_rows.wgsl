@@ -11,7 +11,7 @@ alias Four = vec4<f32>;
 @group(0) @binding(0) var<storage, read> segments: array<Segment>;
 //if ORDERED
 // Nothing is written to weights and inputs. But what nobody may write NVIDIA's compiler reads only where it is used, and not on the
-// way behind multiplications.
+// way behind multiplications. Metal is told the truth: pages of a file may be among the weights.
 @group(0) @binding(1) var<storage, read_write> codes: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> x: array<Four>;
 //else

@@ -73,7 +73,7 @@ impl Kernel {
         Kernel { format: Some(format), ..self }
     }
 
-    /// Whether it uses cooperative matrices where there are any.
+    /// Whether its text is another one where there are cooperative matrices.
     fn has_matrices(self) -> bool {
         matches!(self.entry, "dense_rows" | "experts_rows" | "experts_halves" | "attend_rows")
     }
